@@ -1,4 +1,4 @@
-"""Image configs: the fields that casstore needs, read leniently; the bytes stay as they are, for they are the ID.
+"""Image configs: the fields that casstore needs, read leniently. The bytes stay as they are: they are the ID.
 
 Source: OCI image-spec config.md; docker's image JSON.
 """
@@ -28,7 +28,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What a config says. `raw` are its bytes, `digest` (of them) is the image ID. Texts are "" where absent."""
+    """What a config says. `raw` are its bytes, `digest` (of them) is the image ID. Texts: "" where absent."""
 
     raw: bytes
     digest: Digest

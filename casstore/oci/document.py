@@ -1,7 +1,7 @@
-"""Strict JSON: what archives and registries send is bounded and unambiguous before any field of it is believed.
+"""Strict JSON: what comes from outside is bounded and unambiguous before a field of it is believed.
 
-Two readers of one document must not see two things (CVE-2021-41190): a key that stands twice is refused, and so is a
-key that differs from a known one only in case, which some readers would take for it.
+Two readers of one document must not see two things (CVE-2021-41190): a key that stands twice is refused, and so
+is a key that differs from a known one only in case, which some readers would take for it.
 """
 
 from __future__ import annotations
@@ -53,18 +53,21 @@ def strict_json(data: bytes, limit: int, what: str) -> Any:
         raise BadInput("invalid JSON: half a surrogate pair in a string", what=what) from None
     except json.JSONDecodeError as error:
         raise BadInput(f"invalid JSON: {error.msg}", what=what, offset=error.pos) from None
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"invalid JSON: {error}", what=what) from None
+    except RecursionError:
+        raise LimitExceeded("JSON is nested too deep", what=what) from None
+    except ValueError as error:
+        reason = "a number is too long" if "digits" in str(error) else str(error)
+        raise BadInput(f"invalid JSON: {reason}", what=what) from None
     return value
 
 
 def decode(kind: type[T], data: bytes, limit: int, what: str) -> T:
-    """`strict_json`, then as a value of `kind` (msgspec types), with keys checked against those that `kind` knows."""
+    """`strict_json`, then as a value of `kind` (a msgspec type), keys checked against those it knows."""
     return convert(kind, strict_json(data, limit, what), what)
 
 
 def convert(kind: type[T], value: Any, what: str) -> T:
-    """A parsed document as a value of `kind`; BadInput where its shape differs or a known key is miswritten."""
+    """A parsed document as a value of `kind`; BadInput where the shape differs or a known key is miswritten."""
     _refuse_folded(msgspec.inspect.type_info(kind), value, what)
     try:
         return msgspec.convert(value, kind)

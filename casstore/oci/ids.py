@@ -1,4 +1,4 @@
-"""IDs that are derived, never stored: chainIDs, and the v1 IDs by which the archives of old engines name layers.
+"""IDs that are derived, never stored: chainIDs, and the v1 IDs by which archives of old engines name layers.
 
 Source: OCI image-spec config.md ("Layer ChainID"); BEHAVIOUR of docker's save for v1 IDs.
 """
@@ -60,8 +60,8 @@ def chain_ids(diff_ids: Sequence[Digest]) -> list[Digest]:
 def v1_layers(config: dict[str, Any], diff_ids: Sequence[Digest]) -> list[tuple[str, bytes]]:
     """(v1 ID, v1 JSON) of every layer, bottom first; `config` is the parsed image config.
 
-    Lower layers get the JSON of an empty step; the top one carries the image's own fields. The IDs are docker's
-    own wherever docker wrote the config.
+    Lower layers get the JSON of an empty step; the top one carries the image's own fields. The IDs are
+    docker's own wherever docker wrote the config.
     """
     made: list[tuple[str, bytes]] = []
     parent = ""

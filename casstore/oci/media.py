@@ -23,6 +23,9 @@ INDEXES = frozenset({OCI_INDEX, DOCKER_LIST})
 MANIFESTS = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 CONFIGS = frozenset({OCI_CONFIG, DOCKER_CONFIG})
 
+_DOCKER_FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar"
+_OCI_FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+
 _TO_OCI = {
     DOCKER_LIST: OCI_INDEX,
     DOCKER_MANIFEST: OCI_MANIFEST,
@@ -30,10 +33,8 @@ _TO_OCI = {
     DOCKER_LAYER: OCI_LAYER,
     f"{DOCKER_LAYER}.gzip": f"{OCI_LAYER}+gzip",
     f"{DOCKER_LAYER}.zstd": f"{OCI_LAYER}+zstd",
-    "application/vnd.docker.image.rootfs.foreign.diff.tar": "application/vnd.oci.image.layer.nondistributable.v1.tar",
-    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": (
-        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
-    ),
+    _DOCKER_FOREIGN: _OCI_FOREIGN,
+    f"{_DOCKER_FOREIGN}.gzip": f"{_OCI_FOREIGN}+gzip",
 }
 
 
@@ -43,7 +44,7 @@ def to_oci(media_type: str) -> str:
 
 
 def layer_encoding(media_type: str) -> str | None:
-    """How a layer of this type is compressed: "identity", "gzip", "zstd"; None where this is no known layer type."""
+    """How a layer of this type is compressed: "identity", "gzip", "zstd"; None for unknown types."""
     base, plus, suffix = to_oci(media_type).partition("+")
     if not base.startswith("application/vnd.oci.image.layer.") or not base.endswith("v1.tar"):
         return None
@@ -53,7 +54,7 @@ def layer_encoding(media_type: str) -> str | None:
 
 
 def layer_type(encoding: str) -> str:
-    """The OCI media type of a tar layer under an encoding ("identity", "gzip", "zstd"; others: as they are, a tar)."""
+    """The OCI media type of a layer under an encoding ("gzip", "zstd"; anything else is a plain tar)."""
     return f"{OCI_LAYER}+{encoding}" if encoding in ("gzip", "zstd") else OCI_LAYER
 
 

@@ -33,6 +33,7 @@ _ARCHITECTURES = {
     "ppc64el": ("ppc64le", ""),
     "loongarch64": ("loong64", ""),
 }
+_OTHER_ARCHITECTURES = frozenset({"arm", "ppc64le", "s390x", "riscv64", "mips64le", "loong64"})
 _WORD = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -49,7 +50,7 @@ class Platform:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
     def normal(self) -> Platform:
-        """The same with aliases resolved and a variant that goes without saying left out (arm64/v8, amd64/v1)."""
+        """The same with aliases resolved and an implied variant left out (arm64/v8, amd64/v1)."""
         architecture, implied = _ARCHITECTURES.get(self.architecture.lower(), (self.architecture.lower(), ""))
         variant = self.variant.lower()
         if variant.isdigit():

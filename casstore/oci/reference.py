@@ -105,7 +105,7 @@ def parse(text: str) -> Reference:
 
 
 def parse_target(text: str) -> Reference:
-    """The name that `tag`, `import` or `commit` is to give: with a tag (default `latest`), never with a digest."""
+    """The name that `tag`, `import` or `commit` gives: with a tag (default `latest`), never with a digest."""
     problem, found = _parse(text)
     if found is None:
         raise InvalidReference(
@@ -131,7 +131,7 @@ def parse_repo_tag(text: str) -> Reference:
 
 
 def id_prefix(text: str) -> str | None:
-    """The lower-case hex digits if `text` may be (the beginning of) an image ID, `sha256:` allowed; else None."""
+    """The hex digits if `text` may be (the beginning of) an image ID, `sha256:` allowed; else None."""
     found = _ID_PREFIX.fullmatch(text)
     return found[1] if found else None
 
