@@ -1,0 +1,48 @@
+"""casstore df: what the store holds, and what it takes."""
+
+from __future__ import annotations
+
+import click
+
+from .base import App, Command, format_option, pass_app
+from .output import line, show
+from .units import human_size
+
+_TOTALS = ("images", "blobs", "blob_bytes", "chunks", "chunk_bytes", "stored_bytes", "saved_bytes")
+_HEADERS = {"Reference": "REFERENCE", "Size": "SIZE", "Shared": "SHARED SIZE", "Unique": "UNIQUE SIZE"}
+
+
+@click.command(cls=Command)
+@click.option("-v", "--verbose", is_flag=True, help="Show each image too.")
+@format_option
+@pass_app
+def df(app: App, verbose: bool, form: str | None) -> None:
+    """Show what the store holds and how much space it takes."""
+    report = app.open().df()
+    totals = {name: getattr(report, name) for name in _TOTALS}
+    if form is not None:
+        if verbose:
+            totals["per_image"] = [
+                {"reference": each.reference, "size": each.size, "shared": each.shared, "unique": each.unique}
+                for each in report.per_image
+            ]
+        show([totals], form, {name: name.replace("_", " ").upper() for name in totals}, _TOTALS)
+        return
+    ratio = f" ({report.saved_bytes / report.blob_bytes:.0%})" if report.blob_bytes else ""
+    line(f"Images:  {report.images}")
+    line(f"Blobs:   {report.blobs}, {human_size(report.blob_bytes)}")
+    line(f"Chunks:  {report.chunks}, {human_size(report.chunk_bytes)} of distinct content")
+    line(f"Stored:  {human_size(report.stored_bytes)}")
+    line(f"Saved:   {human_size(report.saved_bytes)}{ratio}")
+    if verbose:
+        line("")
+        rows = (
+            {
+                "Reference": each.reference,
+                "Size": human_size(each.size),
+                "Shared": human_size(each.shared),
+                "Unique": human_size(each.unique),
+            }
+            for each in report.per_image
+        )
+        show(rows, None, _HEADERS, tuple(_HEADERS))

@@ -1,0 +1,62 @@
+"""The tree of commands; every leaf is imported only when it is called."""
+
+from __future__ import annotations
+
+import click
+
+from .base import Group
+
+
+@click.group(
+    cls=Group,
+    lazy={
+        "load": "load:load",
+        "save": "save:save",
+        "import": "import_:import_",
+        "images": "images:images",
+        "tag": "tag:tag",
+        "rmi": "rmi:rmi",
+        "image": "root:image",
+        "gc": "gc:gc",
+        "check": "check:check",
+        "df": "df:df",
+        "verify": "verify:verify",
+        "blob": "blob:blob",
+        "config": "config:config",
+        "init": "init:init",
+        "version": "version:version",
+        "demo": "demo:demo",
+    },
+    no_args_is_help=False,
+    invoke_without_command=True,
+)
+@click.option("--version", "show_version", is_flag=True, help="Print the version and leave.")
+@click.pass_context
+def root(context: click.Context, show_version: bool) -> None:
+    """A content-addressed store for container images.
+
+    Every blob that goes in comes out bit for bit; what images share is kept once.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if show_version:
+        from .version import line
+
+        click.echo(line())
+    else:
+        click.echo(context.get_help())
+
+
+@click.group(
+    cls=Group,
+    lazy={
+        "ls": "images:images",
+        "load": "load:load",
+        "save": "save:save",
+        "import": "import_:import_",
+        "rm": "rmi:rmi",
+        "tag": "tag:tag",
+    },
+)
+def image() -> None:
+    """The image commands, gathered as docker gathers them."""

@@ -1,0 +1,92 @@
+"""Sizes, durations and ages in docker's words (docker/go-units), and back."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from ..errors import UsageError
+
+_SIZES = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
+_SPANS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(?:\d+(?:\.\d*)?(?:ms|s|m|h|d))+")
+_PIECE = re.compile(r"(\d+(?:\.\d*)?)(ms|s|m|h|d)")
+_FRACTION = re.compile(r"\.(\d+)")
+
+
+def human_size(count: float) -> str:
+    """Bytes → three significant digits in decimal units: 686_780 → `687kB`."""
+    unit = 0
+    # Rounding happens before the unit is chosen, so that 999.9 kB is "1MB" and never "1e+03kB".
+    while float(f"{count:.3g}") >= 1000 and unit < len(_SIZES) - 1:
+        count /= 1000
+        unit += 1
+    return f"{float(f'{count:.3g}'):g}{_SIZES[unit]}"
+
+
+def human_duration(seconds: float) -> str:
+    """Seconds → docker's rough words: `About an hour`, `3 weeks`."""
+    whole = int(seconds)
+    minutes, hours = whole // 60, int(seconds / 3600 + 0.5)
+    if whole < 1:
+        return "Less than a second"
+    if whole < 60:
+        return "1 second" if whole == 1 else f"{whole} seconds"
+    if minutes < 60:
+        return "About a minute" if minutes == 1 else f"{minutes} minutes"
+    if hours < 48:
+        return "About an hour" if hours == 1 else f"{hours} hours"
+    if hours < 24 * 7 * 2:
+        return f"{hours // 24} days"
+    if hours < 24 * 30 * 2:
+        return f"{hours // 24 // 7} weeks"
+    if hours < 24 * 365 * 2:
+        return f"{hours // 24 // 30} months"
+    return f"{whole // 3600 // 24 // 365} years"
+
+
+def parse_time(text: str) -> datetime | None:
+    """RFC 3339 → aware datetime (microseconds); None for "", rubbish, and Go's zero time (year 1)."""
+    micro = _FRACTION.sub(lambda found: "." + found[1][:6].ljust(6, "0"), text, count=1)
+    try:
+        moment = datetime.fromisoformat(micro)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return moment.astimezone(UTC) if moment.year > 1 else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def age(created: str, now: datetime) -> str:
+    """`2 hours ago`, or `N/A` where no time is known."""
+    moment = parse_time(created)
+    return "N/A" if moment is None else f"{human_duration((now - moment).total_seconds())} ago"
+
+
+def local_time(created: str) -> str:
+    """`2026-11-24 04:33:34 +0000 UTC`, as Go prints a time in the local zone; `N/A` where none is known."""
+    moment = parse_time(created)
+    if moment is None:
+        return "N/A"
+    try:
+        return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S %z %Z")
+    except (ValueError, OverflowError):
+        return "N/A"
+
+
+def parse_duration(text: str) -> float:
+    """`90s`, `10m`, `1h30m`, `7d` or plain seconds → seconds. UsageError on anything else."""
+    if re.fullmatch(r"\d+(?:\.\d*)?", text):
+        return float(text)
+    if not _DURATION.fullmatch(text):
+        raise UsageError(f'invalid duration "{text}"', hint="such as 90s, 10m, 1h30m, 7d")
+    return sum(float(number) * _SPANS[unit] for number, unit in _PIECE.findall(text))
+
+
+def parse_size(text: str) -> int:
+    """`16384`, `16k`, `64KiB`, `1MB` → bytes; k, M, G are powers of 1024, as is KiB; kB, MB, GB of 1000."""
+    found = re.fullmatch(r"(\d+)\s*(?:([kKmMgG])(i?[bB])?|[bB])?", text)
+    if not found:
+        raise UsageError(f'invalid size "{text}"', hint="such as 16384, 16KiB, 1MB")
+    base = 1000 if found[3] in ("b", "B") else 1024
+    power = "kmg".index(found[2].lower()) + 1 if found[2] else 0
+    return int(found[1]) * int(base**power)
