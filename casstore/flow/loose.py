@@ -1,0 +1,161 @@
+"""Loose blobs: kept verbatim, verified on the way, with a short hash per MiB so that ranges can be checked later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from blake3 import blake3
+
+from ..codec import compression
+from ..digest import Digest
+from ..errors import BadInput, DigestMismatch
+from ..kernels import hashing, tarscan
+from ..model import NewBlob, Place
+from ..store.objects import Objects, Staged, loose_key
+from .source import Source, fill
+
+SPOT_SPAN = 1 << 20
+SPOT_SIZE = 8
+
+
+def spot(piece: memoryview | bytes) -> bytes:
+    """The check of one MiB of a loose blob: the first 8 bytes of its BLAKE3."""
+    return blake3(piece).digest(SPOT_SIZE)
+
+
+class _Inflated:
+    """Follows a compressed blob as it goes by: the digest, length and docker SIZE of what is inside."""
+
+    def __init__(self, stream: object) -> None:
+        self._stream = stream
+        self.digest = hashing.Sha256()
+        self.scanner = tarscan.Scanner()
+        self.size = 0
+
+    def run(self) -> None:
+        while data := self._stream.read(1 << 20):  # type: ignore[attr-defined]
+            self.digest.update(data)
+            self.scanner.feed(data)
+            self.size += len(data)
+        self.scanner.finish()
+
+
+class _Tee:
+    """A readable over a source that also writes what it hands out to the staged file, hashed."""
+
+    def __init__(self, source: Source, staged: Staged, digest: Digest | None, progress: object) -> None:
+        self._source = source
+        self._staged = staged
+        self._view = memoryview(bytearray(SPOT_SPAN))
+        self._left = memoryview(b"")
+        self.sha256 = hashing.Sha256()
+        self.other = digest.hasher() if digest is not None and digest.algorithm != "sha256" else None
+        self.size = 0
+        self.spot = bytearray()
+        self.scanner: tarscan.Scanner | None = tarscan.Scanner()
+        self._step = getattr(progress, "advance", None)
+
+    def _next(self) -> memoryview:
+        got = fill(self._source, self._view)
+        piece = self._view[:got]
+        if got:
+            self.sha256.update(piece)
+            if self.other is not None:
+                self.other.update(piece)
+            self._staged.write(piece)
+            self.spot += spot(piece)
+            if self.scanner is not None:
+                self.scanner.feed(piece)
+            self.size += got
+            if self._step is not None:
+                self._step(got)
+        return piece
+
+    def read(self, n: int = -1) -> bytes:
+        if not self._left:
+            self._left = self._next()
+        piece = self._left[: n if n >= 0 else None]
+        self._left = self._left[len(piece) :]
+        return bytes(piece)
+
+    def drain(self) -> None:
+        while self._next():
+            pass
+
+
+def take_loose(
+    objects: Objects,
+    lease: int,
+    begin: Callable[[str, str], None],
+    source: Source,
+    expect: Digest | None,
+    media_type: str,
+    diffid: Digest | None,
+    progress: object,
+) -> tuple[NewBlob, Staged]:
+    """Write one blob into the staging folder as it is; returns what a commit needs, and the staged file."""
+    # The digest is part of the key. Where it is known only at the end, the row is made then: until it is published, the
+    # file lies in the lease's folder and goes with it.
+    key = loose_key(expect) if expect is not None else None
+    if key is not None:
+        begin(key, "blob")
+    staged = objects.stage(lease, key)
+    try:
+        tee = _Tee(source, staged, expect, progress)
+        first = tee.read(1 << 16)
+        kind = compression.detect(first)
+        inside: _Inflated | None = None
+        if kind is not None:
+            tee.scanner = None
+            inside = _Inflated(compression.open_stream(_Prepended(first, tee)))
+            try:
+                inside.run()
+            except BadInput:
+                if diffid is not None:
+                    raise
+                inside = None  # not what its first bytes say: still kept, byte for byte
+        tee.drain()
+        digest = Digest.sha256(tee.sha256.digest())
+        if expect is not None:
+            actual = expect.raw if tee.other is None else tee.other.digest()
+            expect.check(digest.raw if tee.other is None else actual, str(expect))
+            digest = expect
+        known, length, files = None, None, None
+        if inside is not None:
+            known, length, files = Digest.sha256(inside.digest.digest()), inside.size, inside.scanner.content_size
+        elif tee.scanner is not None:
+            known, length, files = Digest.sha256(tee.sha256.digest()), tee.size, tee.scanner.content_size
+        if diffid is not None and known != diffid:
+            raise DigestMismatch(f'invalid diffID: expected "{diffid}", got "{known}"', what=str(digest))
+        if key is None:
+            key = staged.key = loose_key(digest)
+            begin(key, "blob")
+        blob = NewBlob(
+            digest,
+            tee.size,
+            Place("loose", key),
+            encoding=kind or "identity",
+            media_type=media_type,
+            diffid=known,
+            content_size=length,
+            files_size=files,
+            spot=bytes(tee.spot),
+        )
+        return blob, staged
+    except BaseException:
+        staged.abort()
+        raise
+
+
+class _Prepended:
+    """A readable whose first bytes were already taken."""
+
+    def __init__(self, first: bytes, rest: _Tee) -> None:
+        self._first = first
+        self._rest = rest
+
+    def read(self, n: int = -1) -> bytes:
+        if self._first:
+            piece, self._first = (self._first[:n], self._first[n:]) if n >= 0 else (self._first, b"")
+            return piece
+        return self._rest.read(n)

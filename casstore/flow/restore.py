@@ -1,0 +1,271 @@
+"""The line out: a blob's place → exact bytes, whole or a range.
+
+    catalog row → recipe → chunk addresses → frames (coalesced, cached) → weave → digest → caller
+
+The output is made window by window; windows are independent, so a pool makes several ahead while the caller hashes and
+writes. Whole blobs are checked by their digest, ranges by the digests of the chunks that they touch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from ..digest import Digest
+from ..errors import Damaged
+from ..format import recipe as recipe_format
+from ..kernels import hashing, spans
+from ..model import FRAME_BITS, MAX_FRAME, U8, U32, U64, BlobInfo, ChunkList
+from ..store.index import IndexSet
+from ..store.objects import pack_id, pack_key
+from ..store.packs import PackCache
+from ..store.volume import Volume
+from .loose import SPOT_SIZE, SPOT_SPAN, spot
+
+WINDOW = 4 << 20
+"""Bytes of output made at a time."""
+
+
+class Pieces(NamedTuple):
+    """Copies that make a window: to[i] (offset in the window), chunk[i] (number in the recipe's chunk table),
+    skip[i] (bytes into that chunk), length[i]."""
+
+    to: U64
+    chunk: U64
+    skip: U64
+    length: U64
+
+
+class _Track:
+    """Positions of one track: where each entry begins, which pieces cover a span of it."""
+
+    def __init__(self, chunks: ChunkList, first: int) -> None:
+        self.lengths = chunks.lengths.astype(np.uint64)
+        self.runs = self.lengths * chunks.repeats.astype(np.uint64)
+        self.ends = np.cumsum(self.runs, dtype=np.uint64)
+        self.first = first
+
+    def edges(self, start: int, end: int) -> U64:
+        """The track positions in (start, end) where one chunk ends and the next begins."""
+        low = int(np.searchsorted(self.ends, start, side="right"))
+        high = int(np.searchsorted(self.ends, end, side="left"))
+        marks = [self.ends[low:high]]
+        for entry in np.flatnonzero(self.runs[low : high + 1] != self.lengths[low : high + 1]) + low:
+            step = int(self.lengths[entry])
+            begin = int(self.ends[entry] - self.runs[entry])
+            first = max(begin, begin + (start - begin) // step * step) if start > begin else begin
+            marks.append(np.arange(first, min(end, int(self.ends[entry])), step, dtype=np.uint64))
+        edges = np.unique(np.concatenate(marks))
+        return edges[(edges > start) & (edges < end)]
+
+    def at(self, positions: U64) -> tuple[U64, U64]:
+        """(chunk number, bytes into that chunk) of track positions."""
+        entry = np.searchsorted(self.ends, positions, side="right")
+        into = positions - (self.ends[entry] - self.runs[entry])
+        return (entry + self.first).astype(np.uint64), into % self.lengths[entry]
+
+
+class Layout:
+    """Maps spans of the woven output to chunks."""
+
+    def __init__(self, weave: U64, literals: ChunkList, payloads: ChunkList) -> None:
+        self._tracks = (_Track(literals, 0), _Track(payloads, len(literals.lengths)))
+        self._ends = np.cumsum(weave.reshape(-1), dtype=np.uint64)
+        lengths = weave.astype(np.uint64)
+        before = np.zeros_like(lengths)
+        before[1:] = np.cumsum(lengths[:-1], axis=0, dtype=np.uint64)
+        self._track_start = before.reshape(-1)
+
+    @property
+    def size(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def pieces(self, start: int, end: int) -> Pieces:
+        """The copies that make output bytes [start, end)."""
+        low = int(np.searchsorted(self._ends, start, side="right"))
+        high = int(np.searchsorted(self._ends, end, side="left"))
+        index = np.arange(low, high + 1)
+        seg_end = np.minimum(self._ends[index], end)
+        seg_start = np.maximum(np.concatenate([[0], self._ends])[index], start).astype(np.uint64)
+        origin = np.concatenate([[np.uint64(0)], self._ends])[index].astype(np.uint64)
+        track_start = self._track_start[index] + (seg_start - origin)
+        keep = seg_end > seg_start
+        index, seg_start, seg_end, track_start = index[keep], seg_start[keep], seg_end[keep], track_start[keep]
+        parts = [self._on_track(k, index % 2 == k, seg_start, seg_end, track_start, start) for k in (0, 1)]
+        return Pieces(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    def _on_track(
+        self, kind: int, mine: np.ndarray, seg_start: U64, seg_end: U64, track_start: U64, base: int  # type: ignore[type-arg]
+    ) -> Pieces:
+        track = self._tracks[kind]
+        out, begin = seg_start[mine], track_start[mine]
+        if not len(out):
+            none = np.empty(0, np.uint64)
+            return Pieces(none, none, none, none)
+        finish = begin + (seg_end[mine] - out)
+        # Segments of one track follow each other without a gap, so all cuts lie between the first and the last.
+        cuts = np.union1d(begin, track.edges(int(begin[0]), int(finish[-1])))
+        ends = np.append(cuts[1:], finish[-1])
+        segment = np.searchsorted(begin, cuts, side="right") - 1
+        chunk, skip = track.at(cuts)
+        return Pieces(out[segment] + (cuts - begin[segment]) - np.uint64(base), chunk, skip, ends - cuts)
+
+
+class _Packed:
+    """A blob that is a recipe: windows out of frames."""
+
+    def __init__(self, packs: PackCache, index: IndexSet, info: BlobInfo) -> None:
+        place = info.place
+        self._packs = packs
+        try:
+            recipe = recipe_format.decode(packs.record(place.key, place.frame, place.offset, place.length))
+        except Damaged as error:
+            raise Damaged(error.message, what=f"recipe of {info.digest}", hint="run casstore check --repair") from None
+        if recipe.encoding != "identity":
+            raise Damaged(f"unknown recipe encoding {recipe.encoding!r}", what=str(info.digest))
+        self.layout = Layout(recipe.weave, recipe.literals, recipe.payloads)
+        self.digests: U8 = np.concatenate([recipe.literals.digests, recipe.payloads.digests])
+        self.lengths: U32 = np.concatenate([recipe.literals.lengths, recipe.payloads.lengths])
+        self.recipe = recipe
+        located = index.locate(self.digests, [pack_id(use.key) for use in place.uses])
+        if not located.found.all():
+            lost = int(np.flatnonzero(~located.found)[0])
+            raise Damaged(
+                f"chunk {self.digests[lost].tobytes().hex()} is in none of its packs",
+                what=str(info.digest),
+                hint="run casstore check --repair",
+            )
+        self._keys = [pack_key(one) for one in index.packs]
+        self.pack_numbers = located.packs
+        self.addresses = located.addresses
+
+    def window(self, start: int, end: int, *, check: bool) -> bytearray:
+        pieces = self.layout.pieces(start, end)
+        out = bytearray(end - start)
+        chunk = pieces.chunk.astype(np.int64)
+        self._verify_lengths(pieces)
+        frame_of = self.pack_numbers[chunk].astype(np.uint64) << np.uint64(32) | (self.addresses[chunk] >> FRAME_BITS)
+        names, which = np.unique(frame_of, return_inverse=True)
+        sources: list[bytes] = [b""] * len(names)
+        by_pack: dict[int, list[int]] = {}
+        for position, name in enumerate(names):
+            by_pack.setdefault(int(name) >> 32, []).append(position)
+        for pack, positions in by_pack.items():
+            numbers = [int(names[p]) & 0xFFFFFFFF for p in positions]
+            frames = self._packs.frames(self._keys[pack], numbers)
+            for position, number in zip(positions, numbers, strict=True):
+                sources[position] = frames[number]
+        offset = (self.addresses[chunk] & np.uint32(MAX_FRAME - 1)).astype(np.uint64)
+        try:
+            spans.copy(out, pieces.to, sources, which.astype(np.uint32), offset + pieces.skip, pieces.length)
+        except ValueError:
+            raise Damaged("a chunk lies outside its frame", what="pack", hint="run casstore check --repair") from None
+        if check:
+            self._verify_chunks(chunk, offset, sources, which)
+        return out
+
+    def _verify_lengths(self, pieces: Pieces) -> None:
+        if int(pieces.length.sum()) == 0 and len(pieces.length):
+            raise Damaged("empty pieces in a recipe", what="recipe")
+
+    def _verify_chunks(self, chunk: np.ndarray, offset: U64, sources: list[bytes], which: np.ndarray) -> None:  # type: ignore[type-arg]
+        for position, source in enumerate(sources):
+            mine = np.unique(chunk[which == position])
+            starts = (self.addresses[mine] & np.uint32(MAX_FRAME - 1)).astype(np.uint64)
+            names = hashing.names(source, starts, self.lengths[mine])
+            if not np.array_equal(names, self.digests[mine]):
+                raise Damaged("a chunk is not what its name says", what="pack", hint="run casstore check --repair")
+
+
+class BlobReader:
+    """One blob, readable. `read` without bounds checks the blob's digest at the end."""
+
+    def __init__(self, volume: Volume, index: Callable[[], IndexSet], info: BlobInfo) -> None:
+        self._volume = volume
+        self.info = info
+        self.size = info.size
+        self._packed = _Packed(volume.packs, index(), info) if info.place.state == "packed" else None
+
+    def read(self, start: int = 0, end: int | None = None, *, ahead: int | None = None) -> Iterator[memoryview]:
+        """Buffers of bytes [start, end). Raises Damaged before the last buffer of a whole blob whose digest is wrong.
+
+        `ahead`: windows made in parallel before they are asked for (default: cores + 1).
+        """
+        stop = self.size if end is None else min(end, self.size)
+        whole = start == 0 and stop == self.size
+        if not whole:
+            yield from self._buffers(start, stop, check=True, ahead=ahead)
+            return
+        hasher = self.info.digest.hasher() if self.info.digest.algorithm != "sha256" else hashing.Sha256()
+        held: memoryview | None = None
+        seen = 0
+        for buffer in self._buffers(0, stop, check=False, ahead=ahead):
+            if held is not None:
+                yield held
+            hasher.update(buffer)
+            seen += len(buffer)
+            held = buffer
+        if seen != self.size or hasher.digest() != self.info.digest.raw:
+            raise Damaged(
+                "the stored bytes do not have the blob's digest",
+                what=str(self.info.digest),
+                hint="run casstore check --read-data --repair",
+            )
+        if held is not None:
+            yield held
+
+    def _buffers(self, start: int, stop: int, *, check: bool, ahead: int | None) -> Iterator[memoryview]:
+        place = self.info.place
+        if place.state == "inline":
+            data = self._volume.packs.record(place.key, place.frame, place.offset, place.length)
+            if check:
+                self.info.digest.check(Digest.of(data, self.info.digest.algorithm), str(self.info.digest))
+            yield memoryview(data)[start:stop]
+        elif place.state == "loose":
+            yield from self._loose(start, stop, check=check)
+        else:
+            yield from self._windows(start, stop, check=check, ahead=ahead)
+
+    def _loose(self, start: int, stop: int, *, check: bool) -> Iterator[memoryview]:
+        reader = self._volume.objects.open(self.info.place.key)
+        try:
+            first = start // SPOT_SPAN * SPOT_SPAN
+            for at in range(first, stop, SPOT_SPAN):
+                piece = reader.pread(at, min(SPOT_SPAN, self.size - at))
+                if len(piece) != min(SPOT_SPAN, self.size - at):
+                    raise Damaged("loose blob is cut short", what=str(self.info.digest), offset=at + len(piece))
+                mark = at // SPOT_SPAN * SPOT_SIZE
+                if check and spot(piece) != self.info.spot[mark : mark + SPOT_SIZE]:
+                    raise Damaged("the stored bytes are wrong", what=str(self.info.digest), offset=at)
+                yield memoryview(piece)[max(start - at, 0) : stop - at]
+        finally:
+            reader.close()
+
+    def _windows(self, start: int, stop: int, *, check: bool, ahead: int | None) -> Iterator[memoryview]:
+        packed = self._packed
+        if packed is None or start >= stop:
+            return
+        bounds = [(at, min(at + WINDOW, stop)) for at in range(start, stop, WINDOW)]
+        cores = len(os.sched_getaffinity(0))
+        depth = cores + 1 if ahead is None else ahead
+        if depth == 0 or len(bounds) == 1:
+            for low, high in bounds:
+                yield memoryview(packed.window(low, high, check=check))
+            return
+        with ThreadPoolExecutor(min(cores, depth), thread_name_prefix="windows") as pool:
+            queue: deque[Future[bytearray]] = deque()
+            try:
+                for low, high in bounds:
+                    queue.append(pool.submit(packed.window, low, high, check=check))
+                    if len(queue) > depth:
+                        yield memoryview(queue.popleft().result())
+                while queue:
+                    yield memoryview(queue.popleft().result())
+            finally:
+                for future in queue:
+                    future.cancel()

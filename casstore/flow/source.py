@@ -1,0 +1,109 @@
+"""Where bytes come from: what ingest reads. Two shapes, a file read in place and a stream read once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from ..errors import BadInput
+
+
+class Source(Protocol):
+    """Bytes of one blob. `size` is None where unknown; `readinto` fills as much as it can, 0 at the end."""
+
+    size: int | None
+
+    def readinto(self, view: memoryview) -> int: ...
+
+
+class Ranged(Protocol):
+    """Something that can be read at an offset."""
+
+    size: int
+
+    def pread(self, offset: int, length: int) -> bytes: ...
+
+
+class RangeSource:
+    """A span of something that can be read at offsets (a member of an archive, a loose object)."""
+
+    def __init__(self, reader: Ranged, offset: int = 0, size: int | None = None) -> None:
+        self._reader = reader
+        self._offset = offset
+        self.size: int | None = reader.size - offset if size is None else size
+        self._left = self.size
+
+    def readinto(self, view: memoryview) -> int:
+        want = min(len(view), self._left)
+        if not want:
+            return 0
+        into = getattr(self._reader, "pread_into", None)
+        if into is not None:
+            got = int(into(self._offset, view[:want]))
+        else:
+            data = self._reader.pread(self._offset, want)
+            got = len(data)
+            view[:got] = data
+        if got == 0:
+            raise BadInput("unexpected EOF", offset=self._offset)
+        self._offset += got
+        self._left -= got
+        return got
+
+
+class StreamSource:
+    """A readable object (`read(n)`), read once. With `size` given, a short stream is an error."""
+
+    def __init__(self, stream: object, size: int | None = None) -> None:
+        self._stream = stream
+        self.size = size
+        self._seen = 0
+
+    def readinto(self, view: memoryview) -> int:
+        want = len(view) if self.size is None else min(len(view), self.size - self._seen)
+        if not want:
+            return 0
+        into = getattr(self._stream, "readinto", None)
+        if into is not None:
+            got = int(into(view[:want]) or 0)
+        else:
+            data = self._stream.read(want)  # type: ignore[attr-defined]
+            got = len(data)
+            view[:got] = data
+        if got == 0 and self.size is not None:
+            raise BadInput("unexpected EOF", offset=self._seen)
+        self._seen += got
+        return got
+
+
+class BytesSource:
+    """Bytes in memory."""
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        self._data = memoryview(data)
+        self.size: int | None = len(data)
+
+    def readinto(self, view: memoryview) -> int:
+        got = min(len(view), len(self._data))
+        view[:got] = self._data[:got]
+        self._data = self._data[got:]
+        return got
+
+
+def fill(source: Source, view: memoryview) -> int:
+    """Read until `view` is full or the source ends; bytes read."""
+    total = 0
+    while total < len(view):
+        got = source.readinto(view[total:])
+        if got == 0:
+            break
+        total += got
+    return total
+
+
+def chunks(source: Source, size: int = 1 << 20) -> Iterator[memoryview]:
+    """The source as buffers of up to `size` bytes; each is valid until the next is asked for."""
+    buffer = bytearray(size)
+    view = memoryview(buffer)
+    while got := fill(source, view):
+        yield view[:got]
