@@ -1,0 +1,154 @@
+# The compiled twin of casstore/kernels/_tarscan_py.py: same names, same results.
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdlib cimport free, realloc
+
+import numpy as np
+
+from casstore.kernels._tarscan_py import Entry, Segments, parse_pax
+
+cdef extern from "tarscan.h" nogil:
+    int TARSCAN_OK
+    ctypedef struct tarscan:
+        pass
+    ctypedef struct tarscan_piece:
+        uint64_t length
+        uint64_t total
+        uint8_t payload
+        uint8_t last
+    ctypedef struct tarscan_entry:
+        uint64_t header, data, stored, size
+        int64_t mode, uid, gid, mtime_ns
+        size_t name, name_length, link, link_length, pax, pax_length
+        uint8_t type
+        uint8_t has_pax
+    ctypedef struct tarscan_status:
+        uint64_t position, payload_left, content_size, files
+        int ended
+    tarscan *tarscan_new(int entries)
+    void tarscan_free(tarscan *scanner)
+    int tarscan_feed(tarscan *scanner, const uint8_t *data, size_t n, size_t *used, tarscan_piece *out, size_t room,
+                     size_t *count)
+    int tarscan_skip(tarscan *scanner, uint64_t n)
+    void tarscan_get_status(const tarscan *scanner, tarscan_status *status)
+    const tarscan_entry *tarscan_entries(const tarscan *scanner, size_t *count, const uint8_t **texts)
+    void tarscan_entries_clear(tarscan *scanner)
+
+
+cdef class Scanner:
+    cdef tarscan *scanner
+    cdef tarscan_piece *pieces  # kept between calls
+    cdef size_t room
+    cdef bint finished
+
+    def __cinit__(self, entries=False):
+        self.scanner = tarscan_new(bool(entries))
+        if self.scanner == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        tarscan_free(self.scanner)
+        free(self.pieces)
+
+    cdef int _scan(self, const uint8_t *data, size_t n, size_t *count) noexcept nogil:
+        cdef size_t used = 0, room
+        cdef tarscan_piece *grown
+        cdef int status
+        while used < n:
+            if count[0] + 1 > self.room:
+                room = self.room * 2 if self.room else 256
+                grown = <tarscan_piece *>realloc(self.pieces, room * sizeof(tarscan_piece))
+                if grown == NULL:
+                    return -1
+                self.pieces = grown
+                self.room = room
+            status = tarscan_feed(self.scanner, data, n, &used, self.pieces, self.room, count)
+            if status != TARSCAN_OK:
+                return status
+        return 0
+
+    def feed(self, buf):
+        cdef Py_buffer view
+        cdef size_t count = 0, i
+        cdef int status
+        if self.finished:
+            raise ValueError("the scanner is finished")
+        PyObject_GetBuffer(buf, &view, PyBUF_SIMPLE)
+        try:
+            with nogil:
+                status = self._scan(<const uint8_t *>view.buf, <size_t>view.len, &count)
+        finally:
+            PyBuffer_Release(&view)
+        if status != TARSCAN_OK:
+            self.finished = True
+            raise MemoryError
+        payload = np.empty(count, np.uint8)
+        lengths = np.empty(count, np.uint64)
+        totals = np.empty(count, np.uint64)
+        last = np.empty(count, np.uint8)
+        cdef uint8_t[::1] payload_ = payload, last_ = last
+        cdef uint64_t[::1] lengths_ = lengths, totals_ = totals
+        for i in range(count):
+            payload_[i] = self.pieces[i].payload
+            lengths_[i] = self.pieces[i].length
+            totals_[i] = self.pieces[i].total
+            last_[i] = self.pieces[i].last
+        return Segments(payload, lengths, totals, last)
+
+    def skip(self, n):
+        if n < 0 or n > self.payload_left:
+            raise ValueError("skip goes beyond the payload")
+        if self.finished:
+            raise ValueError("the scanner is finished")
+        tarscan_skip(self.scanner, n)
+
+    def finish(self):
+        self.finished = True
+
+    cdef tarscan_status _status(self):
+        cdef tarscan_status status
+        tarscan_get_status(self.scanner, &status)
+        return status
+
+    @property
+    def position(self):
+        return self._status().position
+
+    @property
+    def payload_left(self):
+        return self._status().payload_left
+
+    @property
+    def content_size(self):
+        return self._status().content_size
+
+    @property
+    def files(self):
+        return self._status().files
+
+    @property
+    def ended(self):
+        return bool(self._status().ended)
+
+    def pop_entries(self):
+        cdef size_t count, i
+        cdef const uint8_t *texts
+        cdef const tarscan_entry *e = tarscan_entries(self.scanner, &count, &texts)
+        found = []
+        for i in range(count):
+            found.append(Entry(
+                name=(<const char *>texts)[e[i].name:e[i].name + e[i].name_length],
+                type=bytes((e[i].type,)),
+                mode=e[i].mode,
+                uid=e[i].uid,
+                gid=e[i].gid,
+                mtime_ns=e[i].mtime_ns,
+                size=e[i].size,
+                link=(<const char *>texts)[e[i].link:e[i].link + e[i].link_length],
+                header=e[i].header,
+                data=e[i].data,
+                stored=e[i].stored,
+                pax=parse_pax((<const char *>texts)[e[i].pax:e[i].pax + e[i].pax_length]) if e[i].has_pax else None,
+            ))
+        tarscan_entries_clear(self.scanner)
+        return found
