@@ -33,20 +33,23 @@ if os.environ.get("CASSTORE_COVERAGE"):
 extensions = [
     Extension(
         f"casstore.kernels._{name}_c",
-        [str(NATIVE / f"{name}.pyx"), *(str(NATIVE / source) for source in sources)],
+        [str(NATIVE / f"{name}.pyx")],
         include_dirs=[str(NATIVE)],
         extra_compile_args=compile_args,
         extra_link_args=link_args,
         depends=[str(header) for header in sorted(NATIVE.glob("*.h"))],
     )
-    for name, sources in SOURCES.items()
+    for name in SOURCES
     if (NATIVE / f"{name}.pyx").exists()
 ]
-
-setup(
-    ext_modules=cythonize(
-        extensions,
-        build_dir="build/cython",
-        compiler_directives={"language_level": "3", "boundscheck": False, "wraparound": False},
-    )
+extensions = cythonize(
+    extensions,
+    build_dir="build/cython",
+    compiler_directives={"language_level": "3", "boundscheck": False, "wraparound": False},
 )
+# Only now, for cythonize copies the sources it is told of into build_dir, where NAME.c is what it makes of NAME.pyx.
+for extension in extensions:
+    name = extension.name.rpartition("._")[2].removesuffix("_c")
+    extension.sources += [str(NATIVE / source) for source in SOURCES[name]]
+
+setup(ext_modules=extensions)
