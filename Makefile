@@ -1,0 +1,40 @@
+# casstore: build, demo, test. Everything happens in $(VENV), which is made where it is missing.
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+BIN := $(VENV)/bin
+NATIVE := $(wildcard _native/*.c _native/*.h _native/*.pyx)
+
+.PHONY: help build demo test lint bench clean
+
+help:
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+build: $(VENV)/built ## the environment and the compiled kernels
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/built: pyproject.toml setup.py $(NATIVE) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	@touch $@
+
+demo: build ## images from this machine's own files: load, list, save, verify, collect
+	$(BIN)/casstore demo
+
+test: build ## pytest; PYTEST_ARGS="tests/unit -k name" for a part
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: build ## ruff, mypy --strict, the import contract
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: build ## kernels, in MB/s per core
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/python -m pytest benchmarks $(BENCH_ARGS)
+
+clean: ## the environment and everything built
+	rm -rf $(VENV) build dist *.egg-info casstore/kernels/*.so
