@@ -101,7 +101,7 @@ def rm(app: App, digests: tuple[str, ...]) -> None:
 
 def parse_range(text: str) -> tuple[int, int | None]:
     """`A-B` → (A, B + 1); `A-` → (A, None); `-N` → (-N, None): the last N bytes."""
-    found = re.fullmatch(r"(\d*)-(\d*)", text)
+    found = re.fullmatch(r"([0-9]*)-([0-9]*)", text)
     if not found or not (found[1] or found[2]):
         raise UsageError(f'invalid range "{text}"', hint="such as 0-499, 500- or -500")
     if not found[1]:

@@ -98,10 +98,7 @@ def _run(calls: Sequence[Sequence[Term]], row: Mapping[str, Any]) -> Any:
         (kind, head), *rest = call
         arguments = [_value(term, row) for term in rest] + piped
         if kind == "name":
-            try:
-                value = _FUNCTIONS[head](*arguments)
-            except (TypeError, ValueError, LookupError, AttributeError):
-                raise UsageError(f"template: wrong arguments for {head}") from None
+            value = _call(head, arguments)
         else:
             value = _value((kind, head), row)
             if arguments:
@@ -110,10 +107,17 @@ def _run(calls: Sequence[Sequence[Term]], row: Mapping[str, Any]) -> Any:
     return piped[0]
 
 
+def _call(name: str, arguments: Sequence[Any]) -> Any:
+    try:
+        return _FUNCTIONS[name](*arguments)
+    except (TypeError, ValueError, LookupError, AttributeError):
+        raise UsageError(f"template: wrong arguments for {name}") from None
+
+
 def _value(term: Term, row: Mapping[str, Any]) -> Any:
     kind, content = term
     if kind == "name":
-        return _FUNCTIONS[content]()
+        return _call(content, [])
     if kind == "value":
         return content
     value: Any = row

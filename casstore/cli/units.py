@@ -9,8 +9,8 @@ from ..errors import UsageError
 
 _SIZES = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
 _SPANS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(?:\d+(?:\.\d*)?(?:ms|s|m|h|d))+")
-_PIECE = re.compile(r"(\d+(?:\.\d*)?)(ms|s|m|h|d)")
+_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?(?:ms|s|m|h|d))+")
+_PIECE = re.compile(r"([0-9]+(?:\.[0-9]*)?)(ms|s|m|h|d)")
 _FRACTION = re.compile(r"\.(\d+)")
 
 
@@ -75,7 +75,7 @@ def local_time(created: str) -> str:
 
 def parse_duration(text: str) -> float:
     """`90s`, `10m`, `1h30m`, `7d` or plain seconds → seconds. UsageError on anything else."""
-    if re.fullmatch(r"\d+(?:\.\d*)?", text):
+    if re.fullmatch(r"[0-9]+(?:\.[0-9]*)?", text):
         return float(text)
     if not _DURATION.fullmatch(text):
         raise UsageError(f'invalid duration "{text}"', hint="such as 90s, 10m, 1h30m, 7d")
@@ -84,7 +84,7 @@ def parse_duration(text: str) -> float:
 
 def parse_size(text: str) -> int:
     """`16384`, `16k`, `64KiB`, `1MB` → bytes; k, M, G are powers of 1024, as is KiB; kB, MB, GB of 1000."""
-    found = re.fullmatch(r"(\d+)\s*(?:([kKmMgG])(i?[bB])?|[bB])?", text)
+    found = re.fullmatch(r"([0-9]+) ?(?:([kKmMgG])(i?[bB])?|[bB])?", text)
     if not found:
         raise UsageError(f'invalid size "{text}"', hint="such as 16384, 16KiB, 1MB")
     base = 1000 if found[3] in ("b", "B") else 1024

@@ -1,4 +1,4 @@
-"""The shape of the package, checked by machine: the rooms and rules of casstore/README.md and CONTRIBUTING.md."""
+"""The shape of the package, checked by machine: rooms as in casstore/README.md, rules as in CONTRIBUTING.md."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def nodes(path: Path) -> Iterator[ast.AST]:
 
 
 def calls(path: Path) -> Iterator[tuple[str, str, ast.Call]]:
-    """(owner, name, call): ("os", "open", …), ("", "print", …), ("?", "mkdir", …) for a method of an expression."""
+    """(owner, name, call): ("os", "open", …), ("", "print", …), ("?", "mkdir", …) for another method."""
     for node in nodes(path):
         if not isinstance(node, ast.Call):
             continue
