@@ -1,0 +1,292 @@
+"""The catalog: one SQLite database, in WAL mode, whose transactions are the store's only commit points.
+
+`Catalog.read()` gives a snapshot, `Catalog.write()` the write lock (BEGIN IMMEDIATE) and a durable commit.
+Each thread has a connection of its own. What the transactions may do is the business of `protocol` and
+`collector`.
+
+STORE/epoch holds the random word that the catalog holds too. A catalog restored from a backup has an older
+one: the collector then deletes nothing (see `collector.turn_epoch`).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+
+import apsw
+
+from ..errors import CasstoreError, Damaged, OutOfSpace, ReadOnlyStore, StoreUnusable
+from . import schema
+from .objects import replace_file
+
+BUSY_SECONDS = 60.0
+CHECKPOINT_PAGES = 2000
+"""The log is copied back into the database when it is longer than this (4 KiB pages)."""
+
+Values = Sequence[Any]
+
+
+class Tx:
+    """A transaction, for reading. Rows are tuples."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+
+    def rows(self, sql: str, values: Values = ()) -> list[tuple[Any, ...]]:
+        return self._connection.execute(sql, tuple(values)).fetchall()
+
+    def each(self, sql: str, values: Values = ()) -> Iterator[tuple[Any, ...]]:
+        """Rows one by one; only while the transaction is open."""
+        yield from self._connection.execute(sql, tuple(values))
+
+    def row(self, sql: str, values: Values = ()) -> tuple[Any, ...] | None:
+        return self._connection.execute(sql, tuple(values)).fetchone()
+
+    def value(self, sql: str, values: Values = ()) -> Any:
+        """The first column of the first row, None without one."""
+        row = self.row(sql, values)
+        return None if row is None else row[0]
+
+    def now(self) -> float:
+        """Seconds since 1970 by the catalog's clock."""
+        return float(self.value("SELECT unixepoch('subsec')"))
+
+
+class WriteTx(Tx):
+    """A transaction that holds the write lock."""
+
+    def run(self, sql: str, values: Values = ()) -> int:
+        """One statement, run to its end; returns the number of rows that it changed."""
+        # apsw is lazy: a statement that is not exhausted may not have run to its end.
+        for _ in self._connection.execute(sql, tuple(values)):
+            pass
+        return int(self._connection.changes())
+
+    def many(self, sql: str, values: Iterable[Values]) -> None:
+        """One statement for each of `values`."""
+        for _ in self._connection.executemany(sql, [tuple(one) for one in values]):
+            pass
+
+    def insert(self, sql: str, values: Values = ()) -> int:
+        """One INSERT; returns the id that the row got."""
+        self.run(sql, values)
+        return int(self._connection.last_insert_rowid())
+
+    def script(self, sql: str) -> None:
+        """Several statements."""
+        for _ in self._connection.execute(sql):
+            pass
+
+
+def _translate(error: apsw.Error, what: str) -> CasstoreError:
+    if isinstance(error, apsw.FullError):
+        return OutOfSpace("no space left", what=what)
+    if isinstance(error, apsw.ReadOnlyError):
+        return ReadOnlyStore(what)
+    if isinstance(error, apsw.BusyError | apsw.LockedError):
+        return StoreUnusable("the catalog stayed locked by another process", what=what)
+    if isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.ConstraintError):
+        return Damaged(f"the catalog is damaged: {error}", what=what, hint="run casstore check")
+    return StoreUnusable(f"the catalog cannot be used: {error}", what=what)
+
+
+class Catalog:
+    """The catalog of the store at `root`. Thread-safe; not to be carried across a fork.
+
+    `read_only`: True opens for reading only, None finds out whether the files may be written. `on_write(name,
+    seconds)`, where set, is told after each write transaction how long it held the write lock.
+    """
+
+    def __init__(self, root: Path, *, read_only: bool | None = None) -> None:
+        self.root = Path(root)
+        self.path = self.root / "catalog.sqlite"
+        if not self.path.is_file():
+            raise StoreUnusable(
+                "the store has no catalog", what=str(self.path), hint="run casstore check --repair"
+            )
+        writable = os.access(self.path, os.W_OK) and os.access(self.root, os.W_OK)
+        self.read_only = not writable if read_only is None else read_only
+        self.on_write: Callable[[str, float], None] | None = None
+        self._local = threading.local()
+        self._open: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        with self.read() as tx:
+            version = tx.value("SELECT value FROM meta WHERE key = 'schema'")
+        if version is None or int(version) > schema.VERSION:
+            raise StoreUnusable(
+                f"the catalog has schema {version}, made by a newer casstore", what=str(self.path)
+            )
+
+    @classmethod
+    def make(cls, root: Path) -> Self:
+        """Make the catalog where there is none; several may do it at once. Returns it opened."""
+        path = Path(root) / "catalog.sqlite"
+        try:
+            connection = _connect(path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+            try:
+                path.chmod(0o600)
+                connection.execute("BEGIN IMMEDIATE")
+                tx = WriteTx(connection)
+                if tx.value("SELECT 1 FROM sqlite_master WHERE name = 'meta'") is None:
+                    tx.script(schema.TABLES)
+                    epoch = secrets.token_hex(16)
+                    tx.many(
+                        "INSERT INTO meta (key, value) VALUES (?, ?)",
+                        [("schema", str(schema.VERSION)), ("epoch", epoch), ("created", f"{tx.now():.3f}")],
+                    )
+                    # Under the write lock and before the commit: a crash between leaves a file that the next
+                    # maker overwrites, never a catalog whose file is missing.
+                    replace_file(path.with_name("epoch"), f"{epoch}\n".encode())
+                tx.run("COMMIT")
+            finally:
+                connection.close()
+        except apsw.Error as error:
+            raise _translate(error, str(path)) from error
+        return cls(root)
+
+    # -- transactions
+
+    @contextmanager
+    def read(self) -> Iterator[Tx]:
+        """A snapshot: everything read in it is of one moment (that of its first statement)."""
+        try:
+            connection = self._connection()
+            connection.execute("BEGIN")
+            try:
+                yield Tx(connection)
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+        except apsw.Error as error:
+            raise _translate(error, str(self.path)) from error
+
+    @contextmanager
+    def write(self, name: str = "") -> Iterator[WriteTx]:
+        """The write lock; committed and on disk at the end, rolled back by any exception. `name` is for `on_write`."""
+        if self.read_only:
+            raise ReadOnlyStore(str(self.root))
+        try:
+            connection = self._connection()
+            connection.execute("BEGIN IMMEDIATE")
+            began = time.perf_counter()
+            try:
+                yield WriteTx(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            held = time.perf_counter() - began
+            if self.on_write is not None:
+                self.on_write(name, held)
+            # Not SQLite's automatic checkpoint: that one runs inside COMMIT. This one needs no write lock.
+            if self._local.log_pages > CHECKPOINT_PAGES:
+                self._checkpoint(connection)
+        except apsw.Error as error:
+            raise _translate(error, str(self.path)) from error
+
+    def checkpoint(self) -> None:
+        """Copy the log back into the database as far as no reader is in the way."""
+        if not self.read_only:
+            try:
+                self._checkpoint(self._connection())
+            except apsw.Error as error:
+                raise _translate(error, str(self.path)) from error
+
+    def _checkpoint(self, connection: apsw.Connection) -> None:
+        self._local.log_pages = 0
+        try:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.BusyError:
+            pass  # another process is at it
+
+    def close(self) -> None:
+        """Close all connections. No thread may be in a transaction."""
+        with self._lock:
+            for connection in list(self._open):
+                connection.close()
+            self._local = threading.local()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- connections
+
+    def _connection(self) -> apsw.Connection:
+        connection: apsw.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = (
+                self._read_only() if self.read_only else _connect(self.path, apsw.SQLITE_OPEN_READWRITE)
+            )
+            local = self._local
+            local.log_pages = 0
+
+            def log_grew(_: apsw.Connection, __: str, pages: int) -> int:
+                local.log_pages = pages
+                return 0
+
+            if not self.read_only:
+                connection.set_wal_hook(log_grew)
+            local.connection = connection
+            with self._lock:
+                self._open.add(connection)
+        return connection
+
+    def _read_only(self) -> apsw.Connection:
+        # A database in WAL mode wants its log and shared memory even of readers. Where nobody left a log and
+        # none can be made (a read-only medium), the file alone is whole and cannot change: "immutable".
+        where = f"file:{quote(str(self.path.absolute()))}?mode=ro"
+        log = self.path.with_name(self.path.name + "-wal")
+        if not log.exists() and not os.access(self.root, os.W_OK):
+            where += "&immutable=1"
+        connection = apsw.Connection(where, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+        connection.set_busy_handler(_patience())
+        connection.pragma("query_only", True)
+        return connection
+
+
+def _connect(path: Path, flags: int) -> apsw.Connection:
+    connection = apsw.Connection(str(path), flags=flags)
+    connection.set_busy_handler(_patience())
+    # The change to WAL needs the file alone and does not ask the busy handler.
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            break
+        except apsw.BusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+    for pragma in ("synchronous = FULL", "foreign_keys = ON", "cache_size = -16384", "temp_store = MEMORY"):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+    return connection
+
+
+def _patience() -> Callable[[int], bool]:
+    """A busy handler: waits a few ms at a time, at random, so that many writers share the lock fairly."""
+    began = 0.0
+
+    def wait(count: int) -> bool:
+        nonlocal began
+        now = time.monotonic()
+        if count == 0:
+            began = now
+        if now - began > BUSY_SECONDS:
+            return False
+        time.sleep(min(0.0005 * (count + 1), 0.01) * (0.5 + random.random()))
+        return True
+
+    return wait

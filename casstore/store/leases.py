@@ -1,0 +1,77 @@
+"""A lease held by a running command: opened, renewed from a thread of its own, closed at the end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+from ..errors import CasstoreError, LeaseLost
+from . import protocol
+from .catalog import Catalog
+from .objects import Objects
+
+TTL = 600.0
+"""Seconds that a lease lasts without being renewed: so long may a stopped machine sleep and go on."""
+
+
+class Lease:
+    """`with Lease(catalog, objects, "load x.tar") as lease:` – protects work in flight from the collector.
+
+    What was published under it and not committed dies with it. A long lease holds up all unlinking: take one
+    per image, not one per command. `id` is what the functions of `protocol` want.
+    """
+
+    def __init__(self, catalog: Catalog, objects: Objects, purpose: str, ttl: float = TTL) -> None:
+        self._catalog = catalog
+        self._objects = objects
+        self._ttl = ttl
+        self._lost = False
+        self._ended = threading.Event()
+        self.id = protocol.lease_open(catalog, purpose, ttl)
+        self._renewed = time.monotonic()
+        objects.make_staging(self.id)
+        self._thread = threading.Thread(target=self._renew, name=f"lease {self.id}", daemon=True)
+        self._thread.start()
+
+    def _renew(self) -> None:
+        while not self._ended.wait(self._ttl / 3 if not self._lost else None):
+            try:
+                protocol.lease_renew(self._catalog, self.id, self._ttl)
+                self._renewed = time.monotonic()
+            except LeaseLost:
+                self._lost = True
+            except CasstoreError:
+                # Locked or a full disk: the next turn tries again, while the row is there nothing is lost.
+                pass
+
+    def check(self) -> None:
+        """Raise LeaseLost once the lease has ended: no use in going on, the commit would be refused."""
+        if self._lost:
+            raise LeaseLost(
+                "the lease of this command has ended; nothing was changed", what=f"lease {self.id}"
+            )
+
+    def close(self) -> None:
+        """End the lease and remove its staging folder. Twice is fine."""
+        if self._ended.is_set():
+            return
+        self._ended.set()
+        self._thread.join()
+        # The row first: from then on the pending rows have no owner, and the folder is anybody's to remove.
+        protocol.lease_close(self._catalog, self.id)
+        self._objects.remove_staging(self.id)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except CasstoreError:
+            if error is None:
+                raise
+            # The command's own error says more; the collector ends the lease when it has expired.
