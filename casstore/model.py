@@ -5,19 +5,25 @@ A *batch* is one buffer with arrays of starts and lengths into it, never an obje
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from .digest import Digest
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 Buffer: TypeAlias = bytes | bytearray | memoryview
-U8: TypeAlias = NDArray[np.uint8]
-U32: TypeAlias = NDArray[np.uint32]
-U64: TypeAlias = NDArray[np.uint64]
-Mask: TypeAlias = NDArray[np.bool_]
+#: Arrays, typed for the checker only: commands that need no arrays, such as `images`, start without numpy.
+U8: TypeAlias = "NDArray[np.uint8]"
+U32: TypeAlias = "NDArray[np.uint32]"
+U64: TypeAlias = "NDArray[np.uint64]"
+Mask: TypeAlias = "NDArray[np.bool_]"
+#: How the library tells how far it is: (what, bytes done, bytes in all or None where unknown). Called from
+#: any thread; done == total ends the task `what`.
+Progress: TypeAlias = Callable[[str, int, int | None], None]
 
 #: How many low bits of a chunk's address are its offset in its frame; the rest is the frame's number in its pack.
 FRAME_BITS = 22
@@ -48,7 +54,7 @@ class ChunkList:
     @property
     def size(self) -> int:
         """Bytes of content, repeats counted."""
-        return int(np.dot(self.lengths.astype(np.uint64), self.repeats.astype(np.uint64)))
+        return int((self.lengths.astype("u8") * self.repeats.astype("u8")).sum())
 
 
 @dataclass(frozen=True, slots=True)

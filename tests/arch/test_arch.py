@@ -1,4 +1,4 @@
-"""The shape of the package, checked by machine: rooms as in casstore/README.md, rules as in CONTRIBUTING.md."""
+"""The shape of the package, checked by machine: rooms of casstore/README.md, rules of CONTRIBUTING.md."""
 
 from __future__ import annotations
 
