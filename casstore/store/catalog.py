@@ -171,7 +171,8 @@ class Catalog:
 
     @contextmanager
     def write(self, name: str = "") -> Iterator[WriteTx]:
-        """The write lock; committed and on disk at the end, rolled back by any exception. `name` is for `on_write`."""
+        """The write lock; committed and on disk at the end, rolled back by any exception. `name` is for
+        `on_write`."""
         if self.read_only:
             raise ReadOnlyStore(str(self.root))
         try:

@@ -38,7 +38,8 @@ from ..errors import (
 from ..model import Buffer
 
 _KEY = re.compile(
-    r"blobs/sha256/[0-9a-f]{2}/[0-9a-f]{64}\.([0-9a-f]{8}|put)"  # put: the digest was not known, the name is random
+    # "put": the digest was not known when the object was begun, the name is random
+    r"blobs/sha256/[0-9a-f]{2}/[0-9a-f]{64}\.([0-9a-f]{8}|put)"
     r"|blobs/sha512/[0-9a-f]{2}/[0-9a-f]{128}\.[0-9a-f]{8}"
     r"|packs/(?P<c>[0-9a-f]{2})/(?P=c)[0-9a-f]{30}"
     r"|index/[0-9a-f]{32}"
@@ -105,11 +106,11 @@ def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-        os.rename(temp, path)
+        temp.rename(path)
         sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
-            os.unlink(temp)
+            temp.unlink()
         raise translate(error, str(path)) from error
 
 
@@ -122,12 +123,14 @@ def _write_all(handle: int, data: Buffer) -> int:
 
 
 class Staged:
-    """An object being written in the staging folder of a lease. One writer; `sync` may run in another thread."""
+    """An object being written in the staging folder of a lease. One writer; `sync` may run in another
+    thread."""
 
     def __init__(self, path: Path, key: str | None) -> None:
         self.path = path
         self.key = key
-        """May be set until `publish`: a blob from a pipe learns its digest at the end. Its row must exist by then."""
+        """May be set until `publish`: a blob from a pipe learns its digest at the end. Its row must exist by
+        then."""
         self.size = 0
         try:
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
@@ -153,7 +156,8 @@ class Staged:
         return _pread(self._handle, self.key or str(self.path), self.size, offset, length)
 
     def sync(self) -> None:
-        """Start and await the write-out of what was written so far, so that `publish` has little left to wait for."""
+        """Start and await the write-out of what was written so far, so that `publish` has little left to wait
+        for."""
         try:
             os.fdatasync(self._handle)
         except OSError as error:
@@ -169,7 +173,7 @@ class Staged:
         """Close and forget the file."""
         self.close()
         with contextlib.suppress(OSError):
-            os.unlink(self.path)
+            self.path.unlink()
 
     def __enter__(self) -> Self:
         return self
@@ -251,7 +255,8 @@ class Objects:
 
     @classmethod
     def make(cls, root: Path) -> Self:
-        """Make the folders where they are missing; several may do it at once. STORE is private (0700) if made here."""
+        """Make the folders where they are missing; several may do it at once. STORE is private (0700) if made
+        here."""
         self = cls(root)
         try:
             if not self.root.exists():
@@ -284,12 +289,12 @@ class Objects:
             except FileExistsError:
                 pass
             finally:
-                os.unlink(temp)
+                temp.unlink()
             sync_folder(self.root)
         except OSError as error:
             raise translate(error, str(target)) from error
 
-    # -- staging ---------------------------------------------------------------------------------------------------
+    # -- staging
 
     def make_staging(self, lease: int) -> None:
         """Make tmp/<lease>/. The lease's row comes first, so that the collector knows whose folder it is."""
@@ -316,10 +321,9 @@ class Objects:
         try:
             while True:
                 try:
-                    for entry in os.scandir(folder):
-                        with contextlib.suppress(FileNotFoundError):
-                            os.unlink(entry.path)
-                    os.rmdir(folder)
+                    for entry in folder.iterdir():
+                        entry.unlink(missing_ok=True)
+                    folder.rmdir()
                 except OSError as error:
                     if error.errno == errno.ENOTEMPTY:  # its writer is still at it: once more
                         continue
@@ -355,7 +359,7 @@ class Objects:
                 folder = target.parent
                 with contextlib.suppress(FileExistsError):
                     folder.mkdir(parents=True)
-                os.rename(one.path, target)
+                one.path.rename(target)
             except FileNotFoundError as error:
                 raise LeaseLost("the staging folder is gone: the lease has ended", what=key) from error
             except OSError as error:
@@ -367,7 +371,7 @@ class Objects:
             )
         self._sync(folders)
 
-    # -- published objects -----------------------------------------------------------------------------------------
+    # -- published objects
 
     def open(self, key: str) -> ObjectReader:
         """Open a published object; NotFound where its file is missing."""
@@ -376,7 +380,7 @@ class Objects:
     def stat(self, key: str) -> int | None:
         """Bytes of the object's file, None where it is missing."""
         try:
-            return os.stat(self._objects / check_key(key)).st_size
+            return (self._objects / check_key(key)).stat().st_size
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -403,7 +407,7 @@ class Objects:
         for key in keys:
             path = self._objects / check_key(key)
             try:
-                os.unlink(path)
+                path.unlink()
             except FileNotFoundError:
                 if not path.parent.is_dir():
                     continue  # never published
@@ -412,10 +416,11 @@ class Objects:
             folders[path.parent] = None
         self._sync(folders)
 
-    # -- small named files at the root -----------------------------------------------------------------------------
+    # -- small named files at the root
 
     def read_file(self, name: str, limit: int = 1 << 20) -> bytes | None:
-        """The content of STORE/<name> (store.json, epoch, …), None where missing. More than `limit` bytes: Damaged."""
+        """The content of STORE/<name> (store.json, epoch, …), None where missing. More than `limit` bytes:
+        Damaged."""
         path = self._named(name)
         try:
             with path.open("rb") as file:

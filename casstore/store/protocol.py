@@ -1,4 +1,5 @@
-"""The transactions of those who write, tag, pack and read: the upper rows of PROTOCOL.md, a function of that name each.
+"""The transactions of those who write, tag, pack and read: the upper rows of PROTOCOL.md, a function of that
+name each.
 
 Every function is one transaction (BEGIN IMMEDIATE): all that it tests and all that it changes is of one
 moment. The collector's rows are in `collector`, the guards in `rules`. A function that needs a lease raises
@@ -8,40 +9,26 @@ LeaseLost where the lease's row is gone, and has then changed nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
-import numpy as np
 
 from ..digest import Digest
-from ..errors import Conflict, LeaseLost, NotFound, UsageError
-from ..model import U32, BlobInfo, ImageRow, NewBlob, Place, TagRow, Used
+from ..errors import LeaseLost, NotFound, UsageError
+from ..model import BlobInfo, ImageRow, NewBlob, Place, TagRow
 from . import query, rules
 from .catalog import Catalog, Tx, WriteTx
 from .objects import check_key
 
 
 class NewObject(NamedTuple):
-    """A published object as its commit describes it: bytes of its file, uncompressed bytes of its chunks (data packs),
-    keys of the packs that it has entries of (index segments)."""
+    """A published object as its commit describes it: bytes of its file, uncompressed bytes of its chunks
+    (data packs), keys of the packs that it has entries of (index segments)."""
 
     key: str
     size: int
     chunk_bytes: int = 0
     packs: tuple[str, ...] = ()
-
-
-class Move(NamedTuple):
-    """One blob's edge to be moved off the object `old`. `expected`: the intervals of `old` that the blob was seen to
-    use when the plan was made; `to`: the same chunks elsewhere. For a metadata pack: `to` is the one new
-    metadata
-    pack, `record` the (frame, offset, length) there."""
-
-    digest: Digest
-    old: str
-    expected: U32
-    to: tuple[Used, ...]
-    record: tuple[int, int, int] | None = None
 
 
 # -- leases
@@ -77,7 +64,8 @@ def end_lease(tx: WriteTx, lease: int) -> None:
 
 
 def opened_gen(tx: Tx, lease: int) -> int:
-    """The lease's place in the order. Rule 1: an expired lease whose row is there still counts; without row, nothing."""
+    """The lease's place in the order. Rule 1: an expired lease whose row is there still counts; without row,
+    nothing."""
     gen = tx.value("SELECT opened_gen FROM lease WHERE id = ?", (lease,))
     if gen is None:
         raise LeaseLost("the lease of this command has ended; nothing was changed", what=f"lease {lease}")
@@ -88,8 +76,8 @@ def opened_gen(tx: Tx, lease: int) -> int:
 
 
 def name_blobs(catalog: Catalog, lease: int, digests: Iterable[Digest]) -> set[Digest]:
-    """Which of these blobs are present. Those are named by the lease now and stay until it ends: the caller may drop
-    its bytes (rule 2). All others are missing, whatever rows there may be."""
+    """Which of these blobs are present. Those are named by the lease now and stay until it ends: the caller
+    may drop its bytes (rule 2). All others are missing, whatever rows there may be."""
     present = set()
     with catalog.write("name_blobs") as tx:
         opened = opened_gen(tx, lease)
@@ -102,19 +90,20 @@ def name_blobs(catalog: Catalog, lease: int, digests: Iterable[Digest]) -> set[D
 
 
 def name_objects(catalog: Catalog, lease: int, keys: Iterable[str]) -> set[str]:
-    """Which of these objects (packs of index hits) may be used: as `name_blobs`. Holds while the lease does."""
+    """Which of these objects (packs of index hits) may be used: as `name_blobs`. Holds while the lease
+    does."""
     present = set()
     with catalog.write("name_objects") as tx:
         opened = opened_gen(tx, lease)
         for key in dict.fromkeys(keys):
             row = tx.row("SELECT id, state, retired_gen, damaged FROM object WHERE key = ?", (key,))
             if row is not None and not row[3] and rules.seen(row[1], row[2], opened):
-                _name_object(tx, lease, row[0])
+                name_object(tx, lease, row[0])
                 present.add(key)
     return present
 
 
-def _name_object(tx: WriteTx, lease: int, object_id: int) -> None:
+def name_object(tx: WriteTx, lease: int, object_id: int) -> None:
     tx.run("INSERT OR IGNORE INTO named_object (lease, object) VALUES (?, ?)", (lease, object_id))
 
 
@@ -153,10 +142,10 @@ def commit(
     14).
     """
     with catalog.write("commit") as tx:
-        return _Commit(tx, lease, objects).run(blobs, images, tags, pins, keep)
+        return Commit(tx, lease, objects).run(blobs, images, tags, pins, keep)
 
 
-class _Commit:
+class Commit:
     """One commit at work."""
 
     def __init__(self, tx: WriteTx, lease: int, objects: Sequence[NewObject]) -> None:
@@ -207,30 +196,16 @@ class _Commit:
             self.ids[blob.digest] = row[0]
             return False
         edges = self.edges(blob.place)
-        place = blob.place
-        values = (
-            blob.size,
-            place.state,
-            edges[0][0],
-            place.frame,
-            place.offset,
-            place.length,
-            blob.encoding,
-            blob.media_type,
-            None if blob.diffid is None else blob.diffid.raw,
-            blob.content_size,
-            blob.files_size,
-            blob.spot,
-            self.now,
-            self.now,
-            blob.digest.raw,
-        )
+        columns = blob_columns(blob, edges[0][0]) | {
+            "state": "live",
+            "created": self.now,
+            "last_read": self.now,
+        }
         if row is None:
+            columns["digest"] = blob.digest.raw
             blob_id = tx.insert(
-                "INSERT INTO blob (size, loc_state, loc, loc_frame, loc_offset, loc_length, encoding, media_type,"
-                " diffid, content_size, files_size, spot, created, last_read, digest, state)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'live')",
-                values,
+                f"INSERT INTO blob ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",
+                list(columns.values()),
             )
         else:
             # Retired and we bring its bytes, or found rotten and now healed: the row takes our place. The
@@ -240,25 +215,21 @@ class _Commit:
             drop_edges(tx, blob_id)
             if row[1] != "live":
                 tx.run("DELETE FROM child WHERE parent = ?", (blob_id,))
-            tx.run(
-                "UPDATE blob SET size = ?, loc_state = ?, loc = ?, loc_frame = ?, loc_offset = ?, loc_length = ?,"
-                " encoding = ?, media_type = ?, diffid = ?, content_size = ?, files_size = ?, spot = ?, created = ?,"
-                " last_read = ?, state = 'live', retired_gen = NULL, damaged = 0, pack_refused = NULL"
-                " WHERE digest = ?",
-                values,
-            )
+            update_blob(tx, blob_id, columns | {"retired_gen": None})
         put_edges(tx, blob_id, edges)
         self.ids[blob.digest] = blob_id
         return True
 
     def edges(self, place: Place) -> list[tuple[int, bytes]]:
-        """(object id, used) of all that a place depends on, its own object first; each of them is live then."""
+        """(object id, used) of all that a place depends on, its own object first; each of them is live
+        then."""
         result = [(self.wake_object(place.key), b"")]
         result += [(self.wake_object(use.key), query.pack_intervals(use.intervals)) for use in place.uses]
         return result
 
     def wake_object(self, key: str) -> int:
-        """The id of an object that we may use, live from here on. Rule 14: no other object of ours becomes live."""
+        """The id of an object that we may use, live from here on. Rule 14: no other object of ours becomes
+        live."""
         object_id = use_object(self.tx, self.lease, self.opened, key, self.described.get(key))
         self.woken.add(object_id)
         return object_id
@@ -292,8 +263,36 @@ class _Commit:
         return found
 
 
+def blob_columns(blob: NewBlob, loc: int) -> dict[str, Any]:
+    """The columns of a blob's row that its place and content decide; `loc` is the id of its own object."""
+    return {
+        "size": blob.size,
+        "loc_state": blob.place.state,
+        "loc": loc,
+        "loc_frame": blob.place.frame,
+        "loc_offset": blob.place.offset,
+        "loc_length": blob.place.length,
+        "encoding": blob.encoding,
+        "media_type": blob.media_type,
+        "diffid": None if blob.diffid is None else blob.diffid.raw,
+        "content_size": blob.content_size,
+        "files_size": blob.files_size,
+        "spot": blob.spot,
+        "damaged": 0,
+        "pack_refused": None,
+    }
+
+
+def update_blob(tx: WriteTx, blob_id: int, columns: dict[str, Any]) -> None:
+    tx.run(
+        f"UPDATE blob SET {', '.join(f'{name} = ?' for name in columns)} WHERE id = ?",
+        [*columns.values(), blob_id],
+    )
+
+
 def revive(tx: WriteTx, blob_id: int) -> None:
-    """Retired → live, inside a commit. Rule 5: with all that it depends on, its objects and its children's closure."""
+    """Retired → live, inside a commit. Rule 5: with all that it depends on, its objects and its children's
+    closure."""
     todo = [blob_id]
     while todo:
         current = todo.pop()
@@ -306,7 +305,8 @@ def revive(tx: WriteTx, blob_id: int) -> None:
         todo += [
             row[0]
             for row in tx.rows(
-                "SELECT c.child FROM child c JOIN blob b ON b.id = c.child WHERE c.parent = ? AND b.state = 'retired'",
+                "SELECT c.child FROM child c JOIN blob b ON b.id = c.child"
+                " WHERE c.parent = ? AND b.state = 'retired'",
                 (current,),
             )
         ]
@@ -360,7 +360,8 @@ def put_covers(tx: WriteTx, segment: int, packs: Iterable[int]) -> None:
 
 def _put_image(tx: WriteTx, manifest: int, image: ImageRow) -> None:
     tx.run(
-        "INSERT OR REPLACE INTO image (manifest, config, created, size, os, architecture, variant, labels, parent)"
+        "INSERT OR REPLACE INTO image"
+        " (manifest, config, created, size, os, architecture, variant, labels, parent)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             manifest,
@@ -382,7 +383,8 @@ def _put_image(tx: WriteTx, manifest: int, image: ImageRow) -> None:
 def tag(
     catalog: Catalog, repository: str, tag_: str, target: Digest, *, keep: str | None = None
 ) -> Digest | None:
-    """Point repository:tag at a blob that is live (NotFound otherwise, rule 3); returns what it pointed at before.
+    """Point repository:tag at a blob that is live (NotFound otherwise, rule 3); returns what it pointed at
+    before.
 
     `keep` is the name of the pin that stands for "an image without a tag": the target gives up that pin, and
     a former target that no tag is left for gets it.
@@ -420,7 +422,8 @@ def _take_tag(
     tx: WriteTx, repository: str, tag_: str, now: float, unless: int | None = None
 ) -> Digest | None:
     row = tx.row(
-        "SELECT b.digest, b.id FROM tag t JOIN blob b ON b.id = t.target WHERE t.repository = ? AND t.tag = ?",
+        "SELECT b.digest, b.id FROM tag t JOIN blob b ON b.id = t.target"
+        " WHERE t.repository = ? AND t.tag = ?",
         (repository, tag_),
     )
     if row is None or row[1] == unless:
@@ -456,7 +459,7 @@ def pin(catalog: Catalog, digest: Digest, name: str) -> bool:
     """
     with catalog.write("pin") as tx:
         tx.run("INSERT OR IGNORE INTO pin (digest, name) VALUES (?, ?)", (digest.raw, name))
-        return tx.value("SELECT state FROM blob WHERE digest = ?", (digest.raw,)) == "live"
+        return bool(tx.value("SELECT state FROM blob WHERE digest = ?", (digest.raw,)) == "live")
 
 
 def unpin(catalog: Catalog, digest: Digest, name: str | None = None) -> bool:
@@ -467,142 +470,7 @@ def unpin(catalog: Catalog, digest: Digest, name: str | None = None) -> bool:
         return tx.run("DELETE FROM pin WHERE digest = ? AND name = ?", (digest.raw, name)) > 0
 
 
-# -- packing, repacking, merging
-
-
-def pack_begin(catalog: Catalog, lease: int, digest: Digest) -> BlobInfo | None:
-    """Name a live, loose blob and its file for packing; None where it is not (any more) both."""
-    with catalog.write("pack_begin") as tx:
-        opened_gen(tx, lease)
-        row = tx.row(
-            "SELECT id, loc FROM blob WHERE digest = ? AND state = 'live' AND loc_state = 'loose'",
-            (digest.raw,),
-        )
-        if row is None:
-            return None
-        tx.run("INSERT OR IGNORE INTO named_blob (lease, blob) VALUES (?, ?)", (lease, row[0]))
-        _name_object(tx, lease, row[1])
-        return query.find_blob(tx, digest)
-
-
-def pack_commit(
-    catalog: Catalog, lease: int, loose: str, blob: NewBlob, objects: Sequence[NewObject]
-) -> bool:
-    """Replace a blob's loose file (key `loose`) by the place in `blob`, which was replayed and compared.
-
-    False, and nothing changed, where the blob is no longer live at that file: somebody else packed, healed or
-    collected it; what we wrote dies with the lease.
-    """
-    with catalog.write("pack_commit") as tx:
-        work = _Commit(tx, lease, objects)
-        row = tx.row(
-            "SELECT b.id, o.id FROM blob b JOIN object o ON o.id = b.loc"
-            " WHERE b.digest = ? AND b.state = 'live' AND b.loc_state = 'loose' AND o.key = ?",
-            (blob.digest.raw, loose),
-        )
-        if row is None:
-            return False
-        blob_id, loose_id = row
-        edges = work.edges(blob.place)
-        work.wake_segments()
-        drop_edges(tx, blob_id)
-        tx.run(
-            "UPDATE blob SET loc_state = ?, loc = ?, loc_frame = ?, loc_offset = ?, loc_length = ?, encoding = ?,"
-            " diffid = ?, content_size = ?, files_size = ?, spot = ?, damaged = 0, pack_refused = NULL WHERE id = ?",
-            (
-                blob.place.state,
-                edges[0][0],
-                blob.place.frame,
-                blob.place.offset,
-                blob.place.length,
-                blob.encoding,
-                None if blob.diffid is None else blob.diffid.raw,
-                blob.content_size,
-                blob.files_size,
-                blob.spot,
-                blob_id,
-            ),
-        )
-        put_edges(tx, blob_id, edges)
-        tx.run("DELETE FROM named_object WHERE lease = ? AND object = ?", (lease, loose_id))
-        tx.run(
-            "UPDATE object SET state = 'retired', retired_gen = ? WHERE id = ? AND state = 'live'",
-            (rules.next_gen(tx), loose_id),
-        )
-        return True
-
-
-def pack_refuse(catalog: Catalog, digest: Digest, reason: str) -> None:
-    """Note why a loose blob cannot be packed, so that it is not tried again each time."""
-    with catalog.write("pack_refuse") as tx:
-        tx.run("UPDATE blob SET pack_refused = ? WHERE digest = ?", (reason[:200], digest.raw))
-
-
-def repack_commit(catalog: Catalog, lease: int, objects: Sequence[NewObject]) -> None:
-    """Make rewritten packs and the segments over them live and named, before any edge moves to them."""
-    with catalog.write("repack_commit") as tx:
-        opened = opened_gen(tx, lease)
-        for one in objects:
-            object_id = use_object(tx, lease, opened, one.key, one)
-            _name_object(tx, lease, object_id)
-            # No edge yet: whatever becomes of the moves, the next gc looks at it.
-            tx.run("UPDATE object SET dirty = dirty + 1 WHERE id = ?", (object_id,))
-            put_covers(tx, object_id, pack_ids(tx, one.packs))
-
-
-def repack_move(catalog: Catalog, lease: int, moves: Iterable[Move]) -> set[Digest]:
-    """Move edges from old objects to new ones, a batch of blobs; returns the digests whose edge was moved.
-
-    Rule 7: per blob, and only where the blob is live and still uses of the old pack exactly what the plan
-    says; then all the chunks that it needs from there are in the new ones. The old object is left to the
-    collector.
-    """
-    moved = set()
-    with catalog.write("repack_move") as tx:
-        opened = opened_gen(tx, lease)
-        for move in moves:
-            row = tx.row(
-                "SELECT b.id, o.id, b.loc = o.id, e.used FROM blob b JOIN place e ON e.blob = b.id"
-                " JOIN object o ON o.id = e.object WHERE b.digest = ? AND b.state = 'live' AND o.key = ?",
-                (move.digest.raw, move.old),
-            )
-            if (
-                row is None
-                or not needs_just(row[3], move.expected)
-                or bool(row[2]) != (move.record is not None)
-            ):
-                continue
-            blob_id, old_id = row[0], row[1]
-            targets = [(use_object(tx, lease, opened, use.key, None), use.intervals) for use in move.to]
-            tx.run("DELETE FROM place WHERE blob = ? AND object = ?", (blob_id, old_id))
-            tx.run("UPDATE object SET dirty = dirty + 1 WHERE id = ?", (old_id,))
-            for object_id, intervals in targets:
-                add_edge(tx, blob_id, object_id, intervals)
-            if move.record is not None:
-                tx.run(
-                    "UPDATE blob SET loc = ?, loc_frame = ?, loc_offset = ?, loc_length = ? WHERE id = ?",
-                    (targets[0][0], *move.record, blob_id),
-                )
-            moved.add(move.digest)
-    return moved
-
-
-def needs_just(used: bytes, expected: U32) -> bool:
-    """Rule 7: whether a blob's edge is the one that the plan copied the chunks of."""
-    return used == query.pack_intervals(expected)
-
-
-def add_edge(tx: WriteTx, blob_id: int, object_id: int, intervals: U32) -> None:
-    """An edge more, joined with the one that the blob may have to this object already."""
-    used = tx.value("SELECT used FROM place WHERE blob = ? AND object = ?", (blob_id, object_id))
-    if used is None:
-        put_edges(tx, blob_id, [(object_id, query.pack_intervals(intervals))])
-    else:
-        both = query.merge_intervals(np.concatenate([query.unpack_intervals(used), intervals]))
-        tx.run(
-            "UPDATE place SET used = ? WHERE blob = ? AND object = ?",
-            (query.pack_intervals(both), blob_id, object_id),
-        )
+# -- reading
 
 
 def live_segments(tx: Tx) -> list[str]:
@@ -613,48 +481,17 @@ def live_segments(tx: Tx) -> list[str]:
     ]
 
 
-def merge_commit(catalog: Catalog, lease: int, replaced: Sequence[str], merged: NewObject) -> bool:
-    """Put one segment in the place of those that it was made of (rule 8: as a multimap of chunk and pack).
-
-    Rule 10, compare and set: False, and nothing changed, unless every one of `replaced` is still live. Rule
-    9: the merged segment must cover every pack that they cover, except those gone or deleting (Conflict).
-    """
-    with catalog.write("merge_commit") as tx:
-        opened = opened_gen(tx, lease)
-        old = [
-            tx.value("SELECT id FROM object WHERE key = ? AND kind = 'index' AND state = 'live'", (key,))
-            for key in replaced
-        ]
-        if None in old:
-            return False
-        segment = use_object(tx, lease, opened, merged.key, merged)
-        put_covers(tx, segment, pack_ids(tx, merged.packs))
-        gen = rules.next_gen(tx)
-        for one in old:
-            lost = tx.value(
-                f"SELECT v.pack FROM covers v WHERE v.segment = ? AND NOT {rules.PACK_IS_GONE}"
-                " AND NOT EXISTS (SELECT 1 FROM covers w WHERE w.segment = ? AND w.pack = v.pack)",
-                (one, segment),
-            )
-            if lost is not None:
-                raise Conflict("the merged segment lacks a pack that may be needed", what=merged.key)
-            tx.run("UPDATE object SET state = 'retired', retired_gen = ? WHERE id = ?", (gen, one))
-        return True
-
-
-# -- reading
-
-
 class Opened(NamedTuple):
-    """What a leased reader may read until its lease ends: blobs by digest, keys of the index segments to use."""
+    """What a leased reader may read until its lease ends: blobs by digest, keys of the index segments to
+    use."""
 
     blobs: dict[Digest, BlobInfo]
     segments: list[str]
 
 
 def read_open(catalog: Catalog, lease: int, digests: Iterable[Digest]) -> Opened:
-    """Name blobs for reading; those that are not live are left out. Places and segments are of the same moment: files
-    retired later stay, because the lease is older."""
+    """Name blobs for reading; those that are not live are left out. Places and segments are of the same
+    moment: files retired later stay, because the lease is older."""
     with catalog.write("read_open") as tx:
         opened_gen(tx, lease)
         found = {}
@@ -673,7 +510,8 @@ def read_open(catalog: Catalog, lease: int, digests: Iterable[Digest]) -> Opened
 
 
 def mark_damaged(catalog: Catalog, digests: Iterable[Digest] = (), keys: Iterable[str] = ()) -> None:
-    """Blobs and objects found rotten: they answer "missing" from now on, so that the next good copy heals them."""
+    """Blobs and objects found rotten: they answer "missing" from now on, so that the next good copy heals
+    them."""
     with catalog.write("mark_damaged") as tx:
         tx.many("UPDATE blob SET damaged = 1 WHERE digest = ?", ((digest.raw,) for digest in digests))
         tx.many("UPDATE object SET damaged = 1 WHERE key = ?", ((key,) for key in keys))

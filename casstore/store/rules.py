@@ -1,4 +1,5 @@
-"""The guards of the protocol, one name each: what must hold, in the same transaction, before a row may change.
+"""The guards of the protocol, one name each: what must hold, in the same transaction, before a row may
+change.
 
 `protocol` and `collector` look them up here by name at every use; a test takes one away and shows what is
 lost then. Numbers are those of the rules in PROTOCOL.md. In SQL, `b` is a row of blob, `o` a row of object.
@@ -28,8 +29,8 @@ def floor(tx: Tx) -> int:
 
 
 def seen(state: str, retired_gen: int | None, opened_gen: int) -> bool:
-    """Rule 2. Whether a lease opened at `opened_gen` sees a blob or object: it is live, or was retired since. The row
-    alone (a foreign key) would not do: retired before, it may be on its way out."""
+    """Rule 2. Whether a lease opened at `opened_gen` sees a blob or object: it is live, or was retired since.
+    The row alone (a foreign key) would not do: retired before, it may be on its way out."""
     return state == "live" or (state == "retired" and retired_gen is not None and opened_gen <= retired_gen)
 
 
@@ -42,7 +43,8 @@ def taggable(state: str) -> bool:
 #: newest `created` that is not young (grace).
 RETIRE_BLOB = """
     b.state = 'live' AND b.created <= ?
-    AND NOT EXISTS (SELECT 1 FROM child c JOIN blob p ON p.id = c.parent WHERE c.child = b.id AND p.state = 'live')
+    AND NOT EXISTS (SELECT 1 FROM child c JOIN blob p ON p.id = c.parent
+                    WHERE c.child = b.id AND p.state = 'live')
     AND NOT EXISTS (SELECT 1 FROM tag t WHERE t.target = b.id)
     AND NOT EXISTS (SELECT 1 FROM pin n WHERE n.digest = b.digest)
     AND NOT EXISTS (SELECT 1 FROM named_blob n WHERE n.blob = b.id)

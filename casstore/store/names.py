@@ -1,0 +1,165 @@
+"""What the catalog is asked about names: tags, pins, images, and the sums over everything. Needs no arrays,
+so that listing starts fast. Read-only, on a transaction of the caller's; only live manifests exist for a
+reader."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ..digest import Digest
+from ..errors import InvalidReference
+from ..model import ImageRow, TagRow
+from .catalog import Tx
+
+_IMAGE = (
+    "SELECT b.digest, i.config, i.created, i.size, i.os, i.architecture, i.variant, i.labels, i.parent"
+    " FROM image i JOIN blob b ON b.id = i.manifest AND b.state = 'live'"
+)
+_PREFIX = re.compile(r"[0-9a-f]{1,64}")
+
+
+# -- tags
+
+
+def find_tag(tx: Tx, repository: str, tag: str) -> Digest | None:
+    """What repository:tag points at."""
+    raw = tx.value(
+        "SELECT b.digest FROM tag t JOIN blob b ON b.id = t.target WHERE t.repository = ? AND t.tag = ?",
+        (repository, tag),
+    )
+    return None if raw is None else Digest.unpack(raw)
+
+
+def tags(tx: Tx, repository: str | None = None, target: Digest | None = None) -> list[TagRow]:
+    """All tags in order, or those of one repository, or those that point at `target`."""
+    where, values = [], []
+    if repository is not None:
+        where.append("t.repository = ?")
+        values.append(repository)
+    if target is not None:
+        where.append("b.digest = ?")
+        values.append(target.raw)  # type: ignore[arg-type]
+    condition = f" WHERE {' AND '.join(where)}" if where else ""
+    rows = tx.rows(
+        "SELECT t.repository, t.tag, b.digest, t.created FROM tag t JOIN blob b ON b.id = t.target"
+        f"{condition} ORDER BY t.repository, t.tag",
+        values,
+    )
+    return [TagRow(row[0], row[1], Digest.unpack(row[2]), row[3]) for row in rows]
+
+
+def pins(tx: Tx, digest: Digest | None = None) -> list[tuple[Digest, str]]:
+    """(digest, name) of all pins, or of one digest's."""
+    where, values = ("", ()) if digest is None else (" WHERE digest = ?", (digest.raw,))
+    return [
+        (Digest.unpack(row[0]), row[1])
+        for row in tx.rows(f"SELECT digest, name FROM pin{where} ORDER BY digest, name", values)
+    ]
+
+
+# -- images
+
+
+def _image(row: tuple[Any, ...]) -> ImageRow:
+    labels = msgspec.json.decode(row[7], type=dict[str, str]) if row[7] != "{}" else {}
+    return ImageRow(
+        Digest.unpack(row[0]), Digest.unpack(row[1]), row[2], row[3], row[4], row[5], row[6], labels, row[8]
+    )
+
+
+def images(tx: Tx) -> list[ImageRow]:
+    """Every live image manifest, in no order."""
+    return [_image(row) for row in tx.rows(_IMAGE)]
+
+
+def find_image(tx: Tx, manifest: Digest) -> ImageRow | None:
+    """The row of one manifest."""
+    row = tx.row(f"{_IMAGE} WHERE b.digest = ?", (manifest.raw,))
+    return None if row is None else _image(row)
+
+
+def manifests_of(tx: Tx, config: Digest) -> list[ImageRow]:
+    """All live manifests of the image with this ID, the oldest first."""
+    return [_image(row) for row in tx.rows(f"{_IMAGE} WHERE i.config = ? ORDER BY i.manifest", (config.raw,))]
+
+
+def image_ids(tx: Tx, prefix: str, limit: int = 16) -> list[Digest]:
+    """IDs of images that begin with these lower-case hex digits (no `sha256:`), at most `limit`, in order."""
+    if not _PREFIX.fullmatch(prefix):
+        raise InvalidReference("not the beginning of an image ID", what=repr(prefix[:80]))
+    low = bytes.fromhex(prefix + "0" * (len(prefix) % 2))
+    high = bytes.fromhex(prefix + "f" * (len(prefix) % 2)) + b"\xff" * 64
+    rows = tx.rows(
+        "SELECT DISTINCT i.config FROM image i JOIN blob b ON b.id = i.manifest AND b.state = 'live'"
+        " WHERE i.config >= ? AND i.config <= ? ORDER BY i.config LIMIT ?",
+        (low, high, limit),
+    )
+    return [Digest.unpack(row[0]) for row in rows]
+
+
+def image_children(tx: Tx, image_id: Digest) -> list[ImageRow]:
+    """Live images whose parent is the image with this ID."""
+    return [_image(row) for row in tx.rows(f"{_IMAGE} WHERE i.parent = ?", (str(image_id),))]
+
+
+# -- statistics and settings
+
+
+class Sum(NamedTuple):
+    """A sum over rows: how many, their bytes, and for data packs the uncompressed bytes of their chunks."""
+
+    number: int
+    size: int
+    chunk_bytes: int = 0
+
+
+class Stats(NamedTuple):
+    """What `df` adds up. `blobs` is keyed by (state of place, encoding), `objects` by (kind, state)."""
+
+    images: int
+    tags: int
+    blobs: dict[tuple[str, str], Sum]
+    objects: dict[tuple[str, str], Sum]
+
+    @property
+    def blob_count(self) -> int:
+        return sum(one.number for one in self.blobs.values())
+
+    @property
+    def blob_bytes(self) -> int:
+        """Sum of the sizes of all live blobs."""
+        return sum(one.size for one in self.blobs.values())
+
+    @property
+    def object_bytes(self) -> int:
+        """Sum of the sizes of all objects that have a size (pending ones have none yet)."""
+        return sum(one.size for one in self.objects.values())
+
+
+def stats(tx: Tx) -> Stats:
+    """Counts and sums over the whole catalog, of one moment."""
+    images_ = tx.value(
+        "SELECT count(DISTINCT i.config) FROM image i JOIN blob b ON b.id = i.manifest AND b.state = 'live'"
+    )
+    blobs_ = {
+        (row[0], row[1]): Sum(row[2], row[3])
+        for row in tx.rows(
+            "SELECT loc_state, encoding, count(*), sum(size) FROM blob WHERE state = 'live'"
+            " GROUP BY loc_state, encoding"
+        )
+    }
+    objects_ = {
+        (row[0], row[1]): Sum(row[2], row[3], row[4])
+        for row in tx.rows(
+            "SELECT kind, state, count(*), sum(size), sum(chunk_bytes) FROM object GROUP BY kind, state"
+        )
+    }
+    return Stats(images_, tx.value("SELECT count(*) FROM tag"), blobs_, objects_)
+
+
+def settings(tx: Tx) -> dict[str, str]:
+    """All of `casstore config`."""
+    return dict(tx.rows("SELECT key, value FROM config ORDER BY key"))
