@@ -138,8 +138,7 @@ def commit(
     Each child of a blob must be live, or in this commit, or present under the lease; so must the targets of
     `tags` and `images`. All `blobs` are named by the lease until it ends. `keep`: see `tag`.
 
-    Returns the digests whose blob was live already: the store keeps that one, ours dies with the lease (rule
-    14).
+    Returns the digests whose blob was live already: the store keeps that one, ours dies with the lease.
     """
     with catalog.write("commit") as tx:
         return Commit(tx, lease, objects).run(blobs, images, tags, pins, keep)
@@ -221,15 +220,13 @@ class Commit:
         return True
 
     def edges(self, place: Place) -> list[tuple[int, bytes]]:
-        """(object id, used) of all that a place depends on, its own object first; each of them is live
-        then."""
+        """(object id, used) of all that a place depends on, its own object first, each live from here on."""
         result = [(self.wake_object(place.key), b"")]
         result += [(self.wake_object(use.key), query.pack_intervals(use.intervals)) for use in place.uses]
         return result
 
     def wake_object(self, key: str) -> int:
-        """The id of an object that we may use, live from here on. Rule 14: no other object of ours becomes
-        live."""
+        """Make an object that we use live. Rule 14: of all that we wrote, only what is used becomes live."""
         object_id = use_object(self.tx, self.lease, self.opened, key, self.described.get(key))
         self.woken.add(object_id)
         return object_id

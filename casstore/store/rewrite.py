@@ -16,12 +16,14 @@ from .catalog import Catalog, WriteTx
 from .protocol import (
     Commit,
     NewObject,
+    blob_columns,
     drop_edges,
     name_object,
     opened_gen,
     pack_ids,
     put_covers,
     put_edges,
+    update_blob,
     use_object,
 )
 
