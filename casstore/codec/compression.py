@@ -1,8 +1,8 @@
-"""Compressed streams from outside, told apart by their first bytes and read as what is inside. Streaming: memory does
-not grow with the stream.
+"""Compressed streams from outside, told apart by their first bytes and read as what is inside. Streaming:
+memory does not grow with the stream.
 
-gzip (all members; what follows the last one and is not a member is skipped and counted), zstd (all frames, skippable
-ones too), bzip2 and xz (all streams). Sources: RFC 1952, RFC 8878, the .xz file format 1.2.1.
+gzip (all members; what follows the last one and is not a member is skipped and counted), zstd (all frames,
+skippable ones too), bzip2 and xz (all streams). Sources: RFC 1952, RFC 8878, the .xz file format 1.2.1.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ else:
 DETECT_SIZE = 10
 
 _BLOCK = 1 << 20
-# A decoder hands back, as a copy, what it was fed beyond its end: with many tiny members large pieces would cost the
-# square of their length.
+# A decoder hands back, as a copy, what it was fed beyond its end: with many tiny members large pieces would
+# cost the square of their length.
 _PIECE = 64 << 10
 _ZSTD_WINDOW_LOG = 27
 _XZ_MEMORY = 128 << 20
-_ERRORS = (igzip_lib.IsalError, zstd.ZstdError, lzma.LZMAError, OSError, EOFError, ValueError)
+_ERRORS: Any = (igzip_lib.IsalError, zstd.ZstdError, lzma.LZMAError, OSError, EOFError, ValueError)
 
 
 class Readable(Protocol):
@@ -44,8 +44,8 @@ class Readable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Caps on what one stream may become: `output` bytes in all; `ratio` of output to input, once there are more than
-    `free` bytes of output (sparse content is small for honest reasons)."""
+    """Caps on what one stream may become: `output` bytes in all; `ratio` of output to input, once there are
+    more than `free` bytes of output (sparse content is small for honest reasons)."""
 
     output: int | None = None
     ratio: float | None = None
@@ -53,7 +53,8 @@ class Limit:
 
 
 def detect(first: Buffer) -> str | None:
-    """"gzip", "zstd", "bzip2", "xz", or None, by the first DETECT_SIZE bytes (fewer where there are no more)."""
+    """The compression (gzip, zstd, bzip2, xz), or None, by the first DETECT_SIZE bytes (fewer where there are
+    no more)."""
     head = bytes(first[:DETECT_SIZE])
     if head[:3] == b"\x1f\x8b\x08":
         return "gzip"
@@ -67,8 +68,8 @@ def detect(first: Buffer) -> str | None:
 
 
 def open_stream(source: Readable, limit: Limit | None = None, what: str | None = None) -> Stream:
-    """What is inside `source`, whatever of these it is compressed by; itself where by none. `what` names the source
-    in errors."""
+    """What is inside `source`, whatever of these it is compressed by; itself where by none. `what` names the
+    source in errors."""
     return Stream(source, limit or Limit(), what)
 
 
@@ -101,8 +102,8 @@ class Stream:
     def read(self, size: int) -> bytes:
         """Exactly `size` (≥ 1) bytes, fewer only at the end of the stream.
 
-        BadInput: the stream is cut short or undecodable; the offset is in the compressed stream, and of a member that
-        is undecodable, close before the fault. LimitExceeded: `limit` was hit.
+        BadInput: the stream is cut short or undecodable; the offset is in the compressed stream, and of a
+        member that is undecodable, close before the fault. LimitExceeded: `limit` was hit.
         """
         parts = []
         while size > 0:
@@ -128,8 +129,9 @@ class Stream:
             try:
                 part = bytes(self._decoder.decompress(piece, size))
             except _ERRORS as error:
+                where = self.consumed - len(piece)
                 raise BadInput(
-                    f"undecodable {self.kind} stream: {error}", what=self._what, offset=self.consumed - len(piece)
+                    f"undecodable {self.kind} stream: {error}", what=self._what, offset=where
                 ) from None
             if self._decoder.eof:
                 self._at -= len(self._decoder.unused_data)
@@ -168,11 +170,12 @@ class Stream:
         return False
 
     def _skip_xz_padding(self) -> None:
-        while self._fill(4) >= 4 and self._block[self._at : self._at + 4] == b"\0\0\0\0":
+        while self._fill(4) >= 4 and not any(self._block[self._at : self._at + 4]):
             self._at += 4
 
     def _fill(self, least: int) -> int:
-        """How many bytes of the block are still to be taken, after having tried to make them `least` or more."""
+        """How many bytes of the block are still to be taken, after having tried to make them `least` or
+        more."""
         while len(self._block) - self._at < least and not self._ended:
             fresh = self._source.read(_BLOCK)
             self._ended = not len(fresh)
@@ -183,16 +186,14 @@ class Stream:
         return len(self._block) - self._at
 
     def _check_limit(self) -> None:
-        limit = self._limit
-        if limit.output is not None and self.produced > limit.output:
-            raise LimitExceeded(
-                f"stream holds more than {limit.output} bytes", what=self._what, offset=self.consumed
-            )
-        excess = limit.ratio is not None and self.produced > limit.free
-        if excess and limit.ratio is not None and self.produced > limit.ratio * self.consumed:
-            raise LimitExceeded(
-                f"stream becomes more than {limit.ratio:g} times its size", what=self._what, offset=self.consumed
-            )
+        output, ratio = self._limit.output, self._limit.ratio
+        if output is not None and self.produced > output:
+            problem = f"stream holds more than {output} bytes"
+        elif ratio is not None and self.produced > max(self._limit.free, ratio * self.consumed):
+            problem = f"stream becomes more than {ratio:g} times its size"
+        else:
+            return
+        raise LimitExceeded(problem, what=self._what, offset=self.consumed)
 
 
 def _skippable(head: bytes) -> bool:
@@ -211,4 +212,9 @@ def _xz() -> Any:
     return lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
 
 
-_DECODERS: dict[str, Callable[[], Any]] = {"gzip": _gzip, "zstd": _zstd, "bzip2": bz2.BZ2Decompressor, "xz": _xz}
+_DECODERS: dict[str, Callable[[], Any]] = {
+    "gzip": _gzip,
+    "zstd": _zstd,
+    "bzip2": bz2.BZ2Decompressor,
+    "xz": _xz,
+}

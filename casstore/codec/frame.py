@@ -1,8 +1,8 @@
 """The codecs of frames: bytes ⇄ stored bytes, one frame at a time, in memory.
 
-Codecs by name: "none", "lz4", "zstd:1" … "zstd:19". What is stored says only the codec's number, which is all that
-decompressing needs. With a *prefix* (the raw bytes of one other frame; zstd only) what both have in common is stored
-as references. All of them release the GIL while they work, and keep one context a thread.
+Codecs by name: "none", "lz4", "zstd:1" … "zstd:19". A frame says only its codec's number, which is all that
+decompressing needs. With a *prefix* (the raw bytes of one other frame; zstd only) what both have in common is
+stored as references. All of them release the GIL while they work.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ else:
 NONE, LZ4, ZSTD = 0, 1, 2
 NUMBERS = {"none": NONE, "lz4": LZ4, "zstd": ZSTD}
 MAX_LEVEL = 19
+_LEVELS = {str(level) for level in range(1, MAX_LEVEL + 1)}
 
-# A frame and its prefix are up to 8 MiB together: a window of that size reaches from the end of one to the begin of
-# the other, and no frame of ours needs a larger one.
+# A frame and its prefix are up to 8 MiB together: a window of that size reaches from the end of one to the
+# begin of the other, and no frame of ours needs a larger one.
 _WINDOW_LOG = 23
-_DECODER = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG}
+_DECODER: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG}
 
 
 class _Contexts(threading.local):
@@ -41,16 +42,16 @@ _contexts = _Contexts()
 def parse(codec: str) -> tuple[int, int]:
     """(number, level) of a codec's name. ValueError: no such codec."""
     name, _, level = codec.partition(":")
-    if name == "zstd" and level.isascii() and level.isdigit() and 1 <= int(level) <= MAX_LEVEL and level[0] != "0":
+    if name == "zstd" and level in _LEVELS:
         return ZSTD, int(level)
-    if name in ("none", "lz4") and codec == name:
-        return NUMBERS[name], 0
+    if codec in ("none", "lz4"):
+        return NUMBERS[codec], 0
     raise ValueError(f"unknown codec {codec!r}: none, lz4, or zstd:1 to zstd:{MAX_LEVEL}")
 
 
 def compress(codec: str, raw: Buffer, prefix: Buffer | None = None) -> tuple[int, Buffer]:
-    """(codec number, stored bytes) of a frame of 1 to MAX_FRAME bytes. What does not shrink is stored under "none",
-    as `raw` itself, not a copy; then it leans on no prefix either: look at the number.
+    """(codec number, stored bytes) of a frame of 1 to MAX_FRAME bytes. What does not shrink is stored under
+    "none", as `raw` itself, not a copy; then it leans on no prefix either: look at the number.
 
     ValueError: no such codec, a prefix for a codec without, an impossible length.
     """
@@ -70,9 +71,11 @@ def compress(codec: str, raw: Buffer, prefix: Buffer | None = None) -> tuple[int
     return (number, stored) if len(stored) < length else (NONE, raw)
 
 
-def decompress(number: int, stored: Buffer, raw_length: int, prefix: Buffer | None = None, what: str = "frame") -> bytes:
-    """The `raw_length` bytes of a frame. Damaged: `stored` is not exactly that under this codec, whatever it claims;
-    no more than `raw_length` bytes are ever made."""
+def decompress(
+    number: int, stored: Buffer, raw_length: int, prefix: Buffer | None = None, what: str = "frame"
+) -> bytes:
+    """The `raw_length` bytes of a frame. Damaged: `stored` is not exactly that under this codec, whatever it
+    claims; never are more than a few bytes beyond `raw_length` made."""
     if not 0 < raw_length <= MAX_FRAME:
         raise Damaged("frame of impossible length", what=what)
     if prefix is not None and number != ZSTD:

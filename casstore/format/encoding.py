@@ -1,8 +1,9 @@
 """What the formats share: checksums, the names of chunk digests, and columns of integers.
 
-A *column* is an array of unsigned integers, kept as a base (its minimum) and, for each value, `value - base` in the
-fewest whole bytes that hold the largest. The bytes of all columns are laid out plane by plane (all lowest bytes, then
-all second ones, …) and compressed together by zstd. A column whose values are all equal takes no bytes per value.
+A *column* is an array of unsigned integers, kept as a base (its minimum) and, for each value, `value - base`
+in the fewest whole bytes that hold the largest. The bytes of all columns are laid out plane by plane (all
+lowest bytes, then all second ones, …) and compressed together by zstd. A column of equal values takes no
+bytes per value.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ CHUNK_DIGEST_NAMES = {number: name for name, number in CHUNK_DIGESTS.items()}
 
 _COLUMN = struct.Struct("<QB")
 _LENGTH = struct.Struct("<I")
-_DECODER = {zstd.DecompressionParameter.window_log_max: 23}
+_DECODER: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 23}
 
 
 def checksum(*parts: Buffer, length: int = 16) -> bytes:
@@ -53,9 +54,8 @@ def deflated(raw: Buffer, level: int) -> bytes:
 
 
 def inflated(stored: Buffer, raw_length: int, what: str) -> bytes:
-    """The `raw_length` bytes in the one zstd frame `stored`. Memory follows what is there, not what is claimed.
-
-    Damaged: not exactly one frame of exactly that length.
+    """The `raw_length` bytes in the one zstd frame `stored`. Memory follows what is there, not what is
+    claimed. Damaged: not exactly one frame of exactly that length.
     """
     decoder = zstd.ZstdDecompressor(options=_DECODER)
     try:

@@ -49,8 +49,8 @@ class IndexSegment:
 
     @classmethod
     def open(cls, buffer: Buffer, verify: bool = True, what: str = "index segment") -> IndexSegment:
-        """A segment in `buffer`, which is all of it. With `verify` every byte is read and checked; without, only
-        the header and the sizes: the searches below believe nothing else.
+        """A segment in `buffer`, which is all of it. With `verify` every byte is read and checked; without,
+        only the header and the sizes: the searches below believe nothing else.
 
         Damaged: not such a segment.
         """
@@ -93,7 +93,8 @@ class IndexSegment:
             raise Damaged(str(error), what=self.what) from None
 
     def find_range(self, digests: U8) -> tuple[U32, U32]:
-        """For each digest: the number of its first entry, and how many it has. Damaged: the fanout is wrong."""
+        """For each digest: the number of its first entry, and how many it has. Damaged: the fanout is
+        wrong."""
         try:
             return table.find_range(self._rows(), self.count, self._fanout(), self.bits, digests)
         except ValueError as error:
@@ -108,10 +109,10 @@ class IndexSegment:
         return packs, addresses
 
     def _rows(self) -> memoryview:
-        return memoryview(self.entries.view(np.uint8))
+        return self.entries.view(np.uint8).data
 
     def _fanout(self) -> memoryview:
-        return memoryview(self.fanout.view(np.uint8))
+        return self.fanout.view(np.uint8).data
 
     def _check(self) -> None:
         """What a checksum does not tell: that who wrote it was right."""
@@ -134,9 +135,9 @@ class IndexSegment:
 def encode(
     digests: U8, packs: U32, addresses: U32, pack_ids: Sequence[bytes], chunk_digest: str = "sha256"
 ) -> bytes:
-    """A segment of these entries, in any order: `digests` (n, 32); `packs` ordinals in `pack_ids`; entries that
-    stand twice are kept once. ValueError: columns of different length, an ordinal that is no pack's, packs named
-    twice."""
+    """A segment of these entries, in any order: `digests` (n, 32); `packs` ordinals in `pack_ids`; entries
+    that stand twice are kept once. ValueError: columns of different length, an ordinal that is no pack's,
+    packs named twice."""
     if not len(digests) == len(packs) == len(addresses) or len(set(pack_ids)) != len(pack_ids):
         raise ValueError("columns of different length, or packs named twice")
     if len(packs) and int(packs.max()) >= len(pack_ids):
@@ -152,9 +153,9 @@ def encode(
 
 
 def merge(segments: Sequence[IndexSegment], drop: Collection[bytes] = ()) -> bytes:
-    """One segment with every entry of `segments`, except those of packs in `drop`. The segments must have been
-    opened with `verify`, or must not be trusted for more than they are. ValueError: no segments, or of different
-    chunk digests. Damaged: an entry of a pack that its segment does not list."""
+    """One segment with every entry of `segments`, except those of packs in `drop`. The segments must have
+    been opened with `verify`, or must not be trusted for more than they are. ValueError: no segments, or of
+    different chunk digests. Damaged: an entry of a pack that its segment does not list."""
     kinds = {segment.chunk_digest for segment in segments}
     if len(kinds) != 1:
         raise ValueError("segments of one chunk digest merge, at least one")
@@ -230,4 +231,5 @@ def _equal_neighbours(entries: Entries) -> Mask:
 
 def _places(entries: Entries) -> NDArray[np.uint64]:
     """Pack and address as one number."""
-    return (entries["pack"].astype(np.uint64) << np.uint64(32)) | entries["address"]
+    places: NDArray[np.uint64] = (entries["pack"].astype(np.uint64) << np.uint64(32)) | entries["address"]
+    return places

@@ -1,9 +1,9 @@
 """Packs: sealed, self-describing objects of frames. Bytes ⇄ model, no files. Specified in FORMATS.md.
 
-A pack is its header, its frames one after the other in any order of number, its table, and a trailer. Every byte of
-it is under a checksum: the header's own, each frame's (over its header and its stored bytes), the table's (in the
-trailer). A reader takes TRAILER_SIZE bytes from the end, `decode_trailer`, then `decode_table`; a frame that it then
-reads goes through `check_frame` before it is decompressed.
+A pack is its header, its frames one after the other in any order of number, its table, and a trailer. Every
+byte of it is under a checksum: the header's own, each frame's (over its header and its stored bytes), the
+table's (in the trailer). A reader takes TRAILER_SIZE bytes from the end, `decode_trailer`, then
+`decode_table`; a frame that it then reads goes through `check_frame` before it is decompressed.
 """
 
 from __future__ import annotations
@@ -35,11 +35,16 @@ VERSION = 1
 #: Largest metadata table, decompressed (bytes).
 MAX_RECORDS = 64 << 20
 
-_HEADER = struct.Struct("<8sHBBI16s")  # magic, version, kind, chunk digest, 0, pack id; then 16 bytes of checksum
-_FRAME = struct.Struct("<4sBBHIIHHI")  # magic, codec, transform, key, raw, stored, number, base + 1, 0; then checksum
-_TABLE = struct.Struct("<4sHBB16sII")  # magic, version, kind, chunk digest, pack id, frames, chunks or records
+# magic, version, kind, chunk digest, 0, pack id; then 16 bytes of checksum
+_HEADER = struct.Struct("<8sHBBI16s")
+# magic, codec, transform, key, raw length, stored length, number, base + 1, 0; then 16 bytes of checksum
+_FRAME = struct.Struct("<4sBBHIIHHI")
+# magic, version, kind, chunk digest, pack id, how many frames, how many chunks or records
+_TABLE = struct.Struct("<4sHBB16sII")
 _LENGTHS = struct.Struct("<II")
-_TRAILER = struct.Struct("<QQ32s8s")  # offset of the table, its length with this trailer, BLAKE3, magic
+# offset of the table, its length with this trailer, BLAKE3, magic
+_TRAILER = struct.Struct("<QQ32s8s")
+_DIGEST_SIZES = {"sha256": 32, "sha512": 64}
 _HEADER_MAGIC = b"casspack"
 _FRAME_MAGIC = b"cFr\xf1"
 _TABLE_MAGIC = b"cTb\xf1"
@@ -49,8 +54,8 @@ HEADER_SIZE = _HEADER.size + 16
 FRAME_HEADER_SIZE = _FRAME.size + 16
 TRAILER_SIZE = _TRAILER.size
 
-#: A row of a pack's list of frames; its place in the list is its number. `offset` is where its header begins in the
-#: pack; `base` is the number, plus 1, of the frame whose raw bytes are its prefix, or 0.
+#: A row of a pack's list of frames; its place in the list is its number. `offset` is where its header begins
+#: in the pack; `base` is the number, plus 1, of the frame whose raw bytes are its prefix, or 0.
 Frame = np.dtype(
     [
         ("offset", "<u8"),
@@ -90,8 +95,9 @@ class Piece(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One blob in a metadata pack: its bytes or its recipe, `length` bytes from `offset` of frame `frame` on (it may
-    go on in the frames that follow), and what the catalog knows of it, so that the catalog can be rebuilt."""
+    """One blob in a metadata pack: its bytes or its recipe, `length` bytes from `offset` of frame `frame` on
+    (it may go on in the frames that follow), and what the catalog knows of it, so that the catalog can be
+    rebuilt."""
 
     kind: RecordKind
     digest: Digest
@@ -108,8 +114,8 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DataTable:
-    """What a data pack holds: `digests` (n, 32), `addresses` (n,), `lengths` (n,) bytes. Decoded ones are in order of
-    address; chunks do not overlap."""
+    """What a data pack holds: `digests` (n, 32), `addresses` (n,), `lengths` (n,) bytes. Decoded ones are in
+    order of address; chunks do not overlap."""
 
     frames: Frames
     digests: U8
@@ -160,11 +166,9 @@ def decode_header(data: Buffer, what: str = "pack") -> PackHeader:
     return PackHeader(PackKind(kind), pack_id, CHUNK_DIGEST_NAMES[digest])
 
 
-def encode_frame(
-    number: int, codec: int, raw_length: int, stored: Buffer, base: int | None = None
-) -> bytes:
-    """The FRAME_HEADER_SIZE bytes that precede the `stored` bytes of frame `number`, which decompress under `codec`
-    (with the raw bytes of frame `base` as prefix, where given) to `raw_length` bytes."""
+def encode_frame(number: int, codec: int, raw_length: int, stored: Buffer, base: int | None = None) -> bytes:
+    """The FRAME_HEADER_SIZE bytes that precede the `stored` bytes of frame `number`, which decompress under
+    `codec` (with the raw bytes of frame `base` as prefix, where given) to `raw_length` bytes."""
     length = len(memoryview(stored))
     if not (0 <= number < MAX_FRAMES and 0 < raw_length <= MAX_FRAME and 0 < length <= MAX_FRAME):
         raise ValueError(f"no frame can be number {number}, {raw_length} bytes raw, {length} stored")
@@ -177,7 +181,7 @@ def encode_frame(
 
 
 def frame_row(offset: int, header: Buffer) -> Frames:
-    """The row, as an array of one, of the frame whose header (as `encode_frame` made it) is written at `offset`."""
+    """The row, as an array of one, of the frame whose header (of `encode_frame`) is written at `offset`."""
     _, codec, transform, _, raw, stored, _, base, _ = _FRAME.unpack_from(header)
     row = np.zeros(1, Frame)
     row[0] = (offset, stored, raw, codec, transform, base, 0)
@@ -205,7 +209,7 @@ def check_frame(data: Buffer, frames: Frames, number: int, what: str = "pack") -
         0,
     )
     kept = row["checksum"].tobytes()
-    if len(stored) != row["stored"] or view[: _FRAME.size] != head or view[_FRAME.size : FRAME_HEADER_SIZE] != kept:
+    if len(stored) != row["stored"] or view[:FRAME_HEADER_SIZE] != head + kept:
         raise Damaged(f"frame {number} is not the one listed", what=what, offset=int(row["offset"]))
     if checksum(head, stored) != kept:
         raise Damaged(f"frame {number} fails its checksum", what=what, offset=int(row["offset"]))
@@ -248,9 +252,7 @@ def decode_trailer(last_bytes: Buffer, file_size: int, what: str = "pack") -> tu
     return offset, length
 
 
-def decode_table(
-    data: Buffer, pack_id: bytes | None = None, what: str = "pack"
-) -> DataTable | MetadataTable:
+def decode_table(data: Buffer, pack_id: bytes | None = None, what: str = "pack") -> DataTable | MetadataTable:
     """The table in the bytes that `decode_trailer` pointed at; `pack_id`, where given, must be its own.
 
     Damaged: any byte differs from what was written, or the parts contradict each other.
@@ -279,8 +281,8 @@ def decode_table(
 
 
 def pieces(frames: Frames, frame: int, offset: int, length: int, what: str = "pack") -> list[Piece]:
-    """Where a record lies: it begins in frame `frame` at `offset` and goes on at the start of the following ones.
-    Damaged: the frames do not hold it."""
+    """Where a record lies: it begins in frame `frame` at `offset` and goes on at the start of the following
+    ones. Damaged: the frames do not hold it."""
     found = []
     while length:
         room = int(frames[frame]["raw"]) - offset if frame < len(frames) else 0
@@ -295,8 +297,8 @@ def pieces(frames: Frames, frame: int, offset: int, length: int, what: str = "pa
 def scan_frames(reader: Reader) -> tuple[U32, Frames]:
     """(numbers, rows) of the sound frames of a pack whose table is lost, in order of number.
 
-    Goes from frame to frame; where one is damaged, looks for the next that is sound. Of two frames with one number the
-    first counts. A frame whose base is not among them is left to the caller.
+    Goes from frame to frame; where one is damaged, looks for the next that is sound. Of two frames with one
+    number the first counts. A frame whose base is not among them is left to the caller.
     """
     found: dict[int, Frames] = {}
     for number, row in _scan(reader):
@@ -335,15 +337,13 @@ def _scan(reader: Reader) -> Iterator[tuple[int, Frames]]:
 
 def _check_head(version: int, kind: int, digest: int, what: str, offset: int) -> None:
     if version != VERSION:
-        raise Damaged(
-            f"pack of unknown format version {version}", what=what, offset=offset, hint="a newer casstore made it"
-        )
+        raise Damaged(f"pack of unknown format version {version}", what=what, offset=offset)
     if kind not in (PackKind.DATA, PackKind.METADATA) or digest not in CHUNK_DIGEST_NAMES:
         raise Damaged("pack of unknown kind", what=what, offset=offset)
 
 
 def _check_frames(frames: Frames, what: str) -> int:
-    """Where the table begins: after frames that lie one after the other, each within bounds, bases one deep."""
+    """Where the table begins: after frames that lie one after the other. Their bases are one deep."""
     if len(frames) > MAX_FRAMES:
         raise Damaged("too many frames", what=what)
     raw, stored, base = (frames[name].astype(np.int64) for name in ("raw", "stored", "base"))
@@ -372,7 +372,8 @@ def _encode_chunks(table: DataTable) -> bytes:
             raise ValueError("chunk outside of its frame")
         if np.any(offset + lengths > table.frames["raw"][frame]):
             raise ValueError("chunk outside of its frame")
-    # A chunk's offset is kept as its distance from the end of the one before it in its frame: 0, nearly always.
+    # A chunk's offset is kept as its distance from the end of the one before it in its frame: nearly always
+    # 0.
     gaps = offset.copy()
     together = frame[1:] == frame[:-1]
     gaps[1:] -= np.where(together, offset[:-1] + lengths[:-1], 0)
@@ -420,7 +421,9 @@ def _encode_records(table: MetadataTable) -> bytes:
     return _LENGTHS.pack(len(raw), len(stored)) + stored
 
 
-def _decode_records(body: memoryview, frames: Frames, count: int, chunk_digest: str, what: str) -> MetadataTable:
+def _decode_records(
+    body: memoryview, frames: Frames, count: int, chunk_digest: str, what: str
+) -> MetadataTable:
     if len(body) < _LENGTHS.size:
         raise Damaged("pack table ends early", what=what)
     raw_length, stored_length = _LENGTHS.unpack_from(body)
@@ -439,9 +442,10 @@ def _decode_records(body: memoryview, frames: Frames, count: int, chunk_digest: 
 
 def _check_record(record: Record, frames: Frames, what: str) -> None:
     for digest in (record.digest, record.diffid):
-        if digest is not None and (digest.algorithm, len(digest.raw)) not in (("sha256", 32), ("sha512", 64)):
+        if digest is not None and _DIGEST_SIZES.get(digest.algorithm) != len(digest.raw):
             raise Damaged("record with an impossible digest", what=what)
-    sizes = (record.size, record.frame, record.offset, record.length, record.content_size or 0, record.files_size or 0)
+    sizes = [record.size, record.frame, record.offset, record.length]
+    sizes += [size for size in (record.content_size, record.files_size) if size is not None]
     if min(sizes) < 0 or max(sizes) >= 1 << 63:
         raise Damaged("record with an impossible size", what=what)
     pieces(frames, record.frame, record.offset, record.length, what)

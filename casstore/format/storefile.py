@@ -14,7 +14,8 @@ MAX_SIZE = 64 << 10
 
 
 class StoreFile(msgspec.Struct, frozen=True, kw_only=True):
-    """`id` names the store (32 hex digits); `created` is an RFC 3339 time; `version` is of the whole layout on disk."""
+    """`id` names the store (32 hex digits); `created` is an RFC 3339 time; `version` is that of the whole
+    layout on disk."""
 
     id: str
     created: str
