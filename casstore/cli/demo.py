@@ -97,13 +97,11 @@ def _tour(folder: Path) -> None:
 
 def _run(store: Path, *words: str) -> None:
     """A command as the user types it, its output below it."""
-    from .root import root
+    from .root import call
 
     line("\n$ casstore " + " ".join(word if word.strip("{}") == word else f"'{word}'" for word in words))
     began = time.monotonic()
-    code = root.main(["--store", str(store), *words], prog_name="casstore", standalone_mode=False)
-    if code:
-        raise click.exceptions.Exit(code)
+    call(["--store", str(store), *words])
     line(f"  ({time.monotonic() - began:.2f} s)")
 
 

@@ -28,5 +28,6 @@ def init(app: App, chunk_digest: str, chunk_size: str) -> None:
     """
     from .. import api
 
-    api.init(app.location, chunk_digest=chunk_digest, chunk_size=parse_size(chunk_size))
+    average = parse_size(chunk_size)
+    api.init(app.location, chunk_digest=chunk_digest, chunk_size=average)
     line(f"Initialized empty store in {app.location}")

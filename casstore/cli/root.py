@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from .base import Group
@@ -60,3 +62,10 @@ def root(context: click.Context, show_version: bool) -> None:
 )
 def image() -> None:
     """The image commands, gathered as docker gathers them."""
+
+
+def call(argv: Sequence[str]) -> None:
+    """Run `casstore ARGV…`. Raises whatever goes wrong; click's Exit where the command wants an exit code."""
+    # Not root.main(), which has its own ideas of interrupts, pipes and exit codes: run.py has ours.
+    with root.make_context("casstore", list(argv)) as context:
+        root.invoke(context)

@@ -14,7 +14,7 @@ import click
 from ..errors import CasstoreError, Interrupted, OutOfSpace
 from .base import counted
 from .output import visible
-from .root import root
+from .root import call, root
 from .streams import silence_stdout
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -27,7 +27,9 @@ def run(argv: Sequence[str]) -> int:
         if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = root.main(list(argv), prog_name="casstore", standalone_mode=False)
+        if "_CASSTORE_COMPLETE" in os.environ:
+            root.main(prog_name="casstore")  # the shell's completion, which click answers before it parses
+        call(argv)
         if sys.stdout is not None:
             sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as help_text:
@@ -40,7 +42,8 @@ def run(argv: Sequence[str]) -> int:
         silence_stdout()
         if line:
             _complain(line)
-    return code if isinstance(code, int) else 0
+        return code
+    return 0
 
 
 def explain(failure: BaseException) -> tuple[str, int]:
@@ -55,7 +58,7 @@ def explain(failure: BaseException) -> tuple[str, int]:
             return f"Error: {counted(failure)} (see '{path} --help')", 125
         case click.ClickException():
             return f"Error: {failure.format_message()}", failure.exit_code
-        case KeyboardInterrupt() | click.exceptions.Abort():
+        case KeyboardInterrupt():
             return explain(Interrupted("interrupted"))
         case BrokenPipeError():
             return "", 1
@@ -77,10 +80,12 @@ def _name(failure: OSError) -> str | None:
 
 
 def _complain(line: str) -> None:
+    if sys.stderr is None:
+        return  # closed by the caller: the exit code has to do
     try:
         print(visible(line.replace("\n", " ")), file=sys.stderr, flush=True)
-    except (OSError, ValueError):
-        pass  # stderr is closed: the exit code has to do
+    except OSError:
+        pass
 
 
 def _catch_signals() -> None:

@@ -1,0 +1,131 @@
+"""What only a process of its own can show: signals, broken pipes, full disks, start-up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+#: A command line over a store that waits for the end, or prints without one.
+STORE = textwrap.dedent("""
+    import contextlib, sys, time
+    from casstore import api
+
+    class Store:
+        class blobs:
+            @staticmethod
+            def put(source):
+                try:
+                    print("ready", flush=True)
+                    time.sleep(60)
+                finally:
+                    print("unwound", flush=True)
+            @staticmethod
+            def cat(digest, *span):
+                while True:
+                    yield bytes(1 << 16)
+            @staticmethod
+            def ls():
+                import types
+                row = dict(digest="d", size=1, state="loose", encoding="identity", stored_size=1)
+                for _ in range(1 << 20):
+                    yield types.SimpleNamespace(**row)
+        def images(self, *_, **__):
+            return []
+
+    api.open = lambda *_, **__: contextlib.nullcontext(Store())
+    from casstore.cli import main
+    main()
+""")
+DIGEST = "sha256:" + "0" * 64
+
+
+def start(*argv: str, **options: object) -> subprocess.Popen[str]:
+    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
+    return subprocess.Popen([sys.executable, "-c", STORE, *argv], **given)  # type: ignore[call-overload,no-any-return]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_unwinds_and_is_130(number: int) -> None:
+    process = start("blob", "put", "x")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (130, "unwound\n", "Error: interrupted\n")
+
+
+@pytest.mark.parametrize("argv", [("blob", "cat", DIGEST), ("blob", "ls", "--format", "json")])
+def test_a_broken_pipe_is_quiet(argv: tuple[str, ...]) -> None:
+    process = start(*argv)
+    assert process.stdout is not None
+    assert process.stdout.read(10)
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    assert process.wait(20) == 1
+
+
+@pytest.mark.parametrize("argv", [("blob", "cat", DIGEST), ("images",), ("--version",), ("--help",)])
+def test_a_full_disk_is_told(argv: tuple[str, ...]) -> None:
+    with open("/dev/full", "w") as full:
+        process = start(*argv, stdout=full)
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (1, "Error: no space left on device\n")
+
+
+def test_closed_streams_are_survived() -> None:
+    code = "import os, sys; os.close({}); os.execv(sys.executable, [sys.executable, '-c', *sys.argv[1:]])"
+    for descriptor, argv, expected in (
+        (1, ["blob", "cat", DIGEST], 1),
+        (2, ["nosuch"], 125),
+        (0, ["images"], 0),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(descriptor), STORE, *argv],
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+        assert done.returncode == expected, done
+        assert "Traceback" not in done.stderr
+
+
+def test_odd_names_do_not_break_printing() -> None:
+    process = start(os.fsdecode(b"\xff\x1b"), env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"})
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 125
+    assert err.startswith("Error: '\\udcff\\x1b' is not a casstore command")
+
+
+def test_plain_commands_start_without_the_heavy() -> None:
+    """The bar for `images` is a quarter of a second, all in: rich costs a tenth, numpy another."""
+    heavy = "{'rich', 'rich_click', 'numpy', 'importlib.metadata', 'asyncio', 'tarfile'}"
+    code = STORE.replace("main()", f"""
+try:
+    main()
+finally:
+    print(*sorted({heavy} & set(sys.modules)))
+""")  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code, "images", "-q"], capture_output=True, text=True, timeout=20
+    )
+    assert (done.stdout, done.stderr) == ("\n", "")
+
+
+def test_help_is_rich() -> None:
+    pytest.importorskip("rich_click")
+    done = subprocess.run(
+        [sys.executable, "-m", "casstore", "image", "ls", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert done.returncode == 0
+    assert "─ Options ─" in done.stdout
+    for option in ("--digests", "--no-trunc", "--format", "--store"):
+        assert option in done.stdout
