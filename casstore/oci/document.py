@@ -1,7 +1,7 @@
 """Strict JSON: what comes from outside is bounded and unambiguous before a field of it is believed.
 
-Two readers of one document must not see two things (CVE-2021-41190): a key that stands twice is refused, and so
-is a key that differs from a known one only in case, which some readers would take for it.
+Two readers of one document must not see two things (CVE-2021-41190): a key that stands twice is refused,
+and so is a key that differs from a known one only in case, which some readers would take for it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def decode(kind: type[T], data: bytes, limit: int, what: str) -> T:
 
 
 def convert(kind: type[T], value: Any, what: str) -> T:
-    """A parsed document as a value of `kind`; BadInput where the shape differs or a known key is miswritten."""
+    """A parsed document as a value of `kind`; BadInput where the shape or a key differs."""
     _refuse_folded(msgspec.inspect.type_info(kind), value, what)
     try:
         return msgspec.convert(value, kind)

@@ -1,0 +1,76 @@
+"""Any archive or folder of images → an `Archive`: which form it has is found out from its members."""
+
+from __future__ import annotations
+
+from ..errors import BadInput
+from ..oci.manifest import Manifest
+from ..oci.platform import Platform
+from . import docker_archive, oci_layout
+from .archive import Sink, Source
+from .contents import Archive, ArchiveImage
+
+
+def read(
+    source: Source, sink: Sink | None = None, platform: Platform | None = None, everything: bool = False
+) -> Archive:
+    """Scan and validate `source`: every name, path, count and document, before anything is committed.
+
+    `sink` gets the large members of a source that is not seekable, in the order in which they come. `platform`: which
+    image of an index (None: this machine's); `everything`: all platforms, and the indexes themselves.
+    """
+    source.scan(sink)
+    has_layout = source.find(oci_layout.MARK) is not None and source.find(oci_layout.INDEX) is not None
+    if source.find(docker_archive.MANIFEST) is not None:
+        archive = docker_archive.read(source)
+        return _hybrid(archive, platform, everything) if has_layout else archive
+    if has_layout:
+        return oci_layout.read(source, platform, everything)
+    raise BadInput(
+        "no archive of images: it has no manifest.json, index.json or repositories", what=source.what
+    )
+
+
+def _hybrid(archive: Archive, platform: Platform | None, everything: bool) -> Archive:
+    """Docker's view and the layout's in one: exact manifests from the layout, names from both; they must agree."""
+    layout = oci_layout.Layout(archive.source, platform, everything)
+    named = {tag: image.config_digest for image in archive.images for tag in image.tags}
+    for name, group in layout.entries():
+        manifests = list(layout.present(group))
+        configs = {manifest.config.digest for manifest in manifests}
+        if name in named and named[name] not in configs:
+            raise BadInput(
+                f"manifest.json and index.json disagree about {name.familiar()}", what=archive.source.what
+            )
+        ours = [image for image in archive.images if image.config_digest in configs]
+        if not everything and _attach(ours, manifests):
+            if name is not None and name not in named:
+                ours[0].tags.append(name)
+        else:
+            layout.take(name, group)
+    return _joined(archive, layout.result())
+
+
+def _attach(images: list[ArchiveImage], manifests: list[Manifest]) -> bool:
+    """Give the images their manifests; True if any of these found its image."""
+    found = False
+    for manifest in manifests:
+        for image in images:
+            if image.config_digest == manifest.config.digest and image.manifest in (None, manifest):
+                found |= docker_archive.attach_manifest(image, manifest)
+    return found
+
+
+def _joined(archive: Archive, layout: Archive) -> Archive:
+    """What the layout has goes first; docker's view adds the names and the images that only it has."""
+    placed = {tag for image in layout.images for tag in image.tags}
+    placed |= {tag for index in layout.indexes for tag in index.tags}
+    twins = {image.config_digest: image for image in layout.images}
+    images = list(layout.images)
+    for image in archive.images:
+        tags = [tag for tag in image.tags if tag not in placed]
+        twin = twins.get(image.config_digest)
+        if twin is None or image.manifest is not None:
+            images.append(image)
+        else:
+            twin.tags.extend(tags)
+    return Archive(archive.form, archive.source, images, layout.indexes)
