@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -26,13 +26,11 @@ from .encoding import (
     checksum,
     chunk_digest_number,
     decode_columns,
-    deflated,
     encode_columns,
-    inflated,
 )
 
 VERSION = 1
-#: Largest metadata table, decompressed (bytes).
+#: Largest list of records in a metadata pack (bytes).
 MAX_RECORDS = 64 << 20
 
 # magic, version, kind, chunk digest, 0, pack id; then 16 bytes of checksum
@@ -41,10 +39,8 @@ _HEADER = struct.Struct("<8sHBBI16s")
 _FRAME = struct.Struct("<4sBBHIIHHI")
 # magic, version, kind, chunk digest, pack id, how many frames, how many chunks or records
 _TABLE = struct.Struct("<4sHBB16sII")
-_LENGTHS = struct.Struct("<II")
 # offset of the table, its length with this trailer, BLAKE3, magic
 _TRAILER = struct.Struct("<QQ32s8s")
-_DIGEST_SIZES = {"sha256": 32, "sha512": 64}
 _HEADER_MAGIC = b"casspack"
 _FRAME_MAGIC = b"cFr\xf1"
 _TABLE_MAGIC = b"cTb\xf1"
@@ -142,8 +138,28 @@ class Reader(Protocol):
     def pread(self, offset: int, length: int) -> Buffer: ...
 
 
-_records_encoder = msgspec.msgpack.Encoder()
-_records_decoder = msgspec.msgpack.Decoder(list[Record])
+_Size = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+_Name = Annotated[str, msgspec.Meta(max_length=255)]
+_Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=64)]
+
+
+class _Row(NamedTuple):
+    """A Record as it is written: a MessagePack array. What is out of bounds stops the decoder at once."""
+
+    kind: RecordKind
+    digest: _Digest
+    size: _Size
+    frame: _Size
+    offset: _Size
+    length: _Size
+    encoding: _Name
+    media_type: _Name
+    diffid: _Digest | None
+    content_size: _Size | None
+    files_size: _Size | None
+
+
+_rows_decoder = msgspec.msgpack.Decoder(list[_Row])
 
 
 def encode_header(kind: PackKind, pack_id: bytes, chunk_digest: str = "sha256") -> bytes:
@@ -323,8 +339,9 @@ def _scan(reader: Reader) -> Iterator[tuple[int, Frames]]:
             if at + FRAME_HEADER_SIZE > reader.size:
                 return
             header = bytes(reader.pread(at, FRAME_HEADER_SIZE))
-        _, _, _, _, raw, stored, number, base, _ = _FRAME.unpack_from(header)
-        sane = 0 < raw <= MAX_FRAME and 0 < stored <= MAX_FRAME and number < MAX_FRAMES and base <= MAX_FRAMES
+        _, _, transform, key, raw, stored, number, base, rest = _FRAME.unpack_from(header)
+        sane = 0 < raw <= MAX_FRAME and 0 < stored <= MAX_FRAME and max(number, base - 1) < MAX_FRAMES
+        sane = sane and not (transform or key or rest)
         end = at + FRAME_HEADER_SIZE + stored
         if sane and end <= reader.size:
             content = reader.pread(at + FRAME_HEADER_SIZE, stored)
@@ -349,6 +366,8 @@ def _check_frames(frames: Frames, what: str) -> int:
     raw, stored, base = (frames[name].astype(np.int64) for name in ("raw", "stored", "base"))
     if len(frames) and (min(raw.min(), stored.min()) < 1 or max(raw.max(), stored.max()) > MAX_FRAME):
         raise Damaged("frame of impossible length", what=what)
+    if np.any(frames["transform"]):
+        raise Damaged("frame under an unknown transform", what=what)
     leaning = np.flatnonzero(base)
     if len(leaning) and (base.max() > len(frames) or np.any(base[base[leaning] - 1])):
         raise Damaged("frame leans on one that is not there, or that itself leans", what=what)
@@ -409,43 +428,37 @@ def _decode_chunks(body: memoryview, frames: Frames, count: int, chunk_digest: s
 
 
 def _encode_records(table: MetadataTable) -> bytes:
-    for record in table.records:
-        try:
-            _check_record(record, table.frames, "table")
-        except Damaged as fault:
-            raise ValueError(str(fault)) from fault
-    raw = _records_encoder.encode(table.records)
-    if len(raw) > MAX_RECORDS:
-        raise ValueError("too many records for one pack")
-    stored = deflated(raw, 3)
-    return _LENGTHS.pack(len(raw), len(stored)) + stored
+    rows = [
+        record._replace(digest=record.digest.raw, diffid=record.diffid and record.diffid.raw)  # type: ignore[arg-type]
+        for record in table.records
+    ]
+    body = msgspec.msgpack.encode(rows)
+    try:
+        again = _decode_records(memoryview(body), table.frames, len(rows), table.chunk_digest, "table")
+    except Damaged as fault:
+        raise ValueError(str(fault)) from fault
+    if again.records != table.records:
+        raise ValueError("a digest of the wrong length for its algorithm")
+    return body
 
 
 def _decode_records(
     body: memoryview, frames: Frames, count: int, chunk_digest: str, what: str
 ) -> MetadataTable:
-    if len(body) < _LENGTHS.size:
-        raise Damaged("pack table ends early", what=what)
-    raw_length, stored_length = _LENGTHS.unpack_from(body)
-    if stored_length != len(body) - _LENGTHS.size or raw_length > MAX_RECORDS:
-        raise Damaged("pack table contradicts itself", what=what)
+    if len(body) > MAX_RECORDS:
+        raise Damaged("pack table larger than any that is written", what=what)
     try:
-        records = _records_decoder.decode(inflated(body[_LENGTHS.size :], raw_length, what))
+        rows = _rows_decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Damaged(f"undecodable records: {error}", what=what) from None
-    if len(records) != count:
+    if len(rows) != count:
         raise Damaged("pack table contradicts itself", what=what)
-    for record in records:
-        _check_record(record, frames, what)
-    return MetadataTable(frames, records, chunk_digest)
+    return MetadataTable(frames, [_record(row, frames, what) for row in rows], chunk_digest)
 
 
-def _check_record(record: Record, frames: Frames, what: str) -> None:
-    for digest in (record.digest, record.diffid):
-        if digest is not None and _DIGEST_SIZES.get(digest.algorithm) != len(digest.raw):
-            raise Damaged("record with an impossible digest", what=what)
-    sizes = [record.size, record.frame, record.offset, record.length]
-    sizes += [size for size in (record.content_size, record.files_size) if size is not None]
-    if min(sizes) < 0 or max(sizes) >= 1 << 63:
-        raise Damaged("record with an impossible size", what=what)
-    pieces(frames, record.frame, record.offset, record.length, what)
+def _record(row: _Row, frames: Frames, what: str) -> Record:
+    if len(row.digest) not in (32, 64) or (row.diffid is not None and len(row.diffid) not in (32, 64)):
+        raise Damaged("record with an impossible digest", what=what)
+    pieces(frames, row.frame, row.offset, row.length, what)
+    diffid = None if row.diffid is None else Digest.unpack(row.diffid)
+    return Record(*row)._replace(digest=Digest.unpack(row.digest), diffid=diffid)  # type: ignore[arg-type]

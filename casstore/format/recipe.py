@@ -1,8 +1,8 @@
 """Recipe records: model.Recipe ⇄ bytes. Specified in FORMATS.md.
 
 Digests are kept once each, in order of first use, raw; all else is columns of integers, shaped so that what a
-tar makes predictable costs nothing: a row of the weave keeps how many chunks its payload has (their lengths say
-the bytes), and its literal bytes less the padding that the payload before it needs.
+tar makes predictable costs nothing: a row of the weave keeps how many chunks its payload has (their lengths
+say the bytes), and its literal bytes less the padding that the payload before it needs.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from ..model import U8, U32, U64, Buffer, ChunkList, Recipe
 from .encoding import checksum, decode_columns, encode_columns
 
 VERSION = 1
-#: How many rows of weave, and how many entries of both tracks, a recipe may have for nothing, and how many more
-#: for each distinct digest: so what decoding costs is a constant and a multiple of the record's bytes.
+#: How many rows of weave, and how many entries of both tracks, a recipe may have for nothing, and how many
+#: more for each distinct digest: so what decoding costs is a constant and a multiple of the record's bytes.
 FREE_ROWS = 1 << 21
 ROWS_PER_DIGEST = 32
 #: Largest chunk, longest name of an encoding, largest trace (bytes).
@@ -37,8 +37,8 @@ _LEVEL = 6
 
 
 def encode(recipe: Recipe) -> bytes:
-    """The record. LimitExceeded: more rows or a larger trace than a record may have (such a blob stays loose).
-    ValueError: the recipe breaks the rules of model.Recipe."""
+    """The record. LimitExceeded: more rows or a larger trace than a record may have (such a blob stays
+    loose). ValueError: the recipe breaks the rules of model.Recipe."""
     name = recipe.encoding.encode()
     weave = np.ascontiguousarray(recipe.weave, np.uint64).reshape(-1, 2)
     literals, payloads = recipe.literals, recipe.payloads
@@ -71,8 +71,8 @@ def encode(recipe: Recipe) -> bytes:
 
 
 def decode(data: Buffer, what: str = "recipe") -> Recipe:
-    """The recipe in one whole record. Damaged: any byte differs from what was written, or the parts contradict
-    each other. Memory is bounded by FREE_ROWS and `len(data)`, whatever the record claims."""
+    """The recipe in one whole record. Damaged: any byte differs from what was written, or the parts
+    contradict each other. Memory is bounded by FREE_ROWS and `len(data)`, whatever the record claims."""
     view = memoryview(data)
     if len(view) < _HEADER.size + _CHECKSUM or checksum(view[:-_CHECKSUM]) != view[-_CHECKSUM:]:
         raise Damaged("recipe fails its checksum", what=what)
