@@ -60,6 +60,34 @@ def pins(tx: Tx, digest: Digest | None = None) -> list[tuple[Digest, str]]:
     ]
 
 
+# -- edges
+
+
+def is_live(tx: Tx, digest: Digest) -> bool:
+    """Is this blob here?"""
+    return tx.row("SELECT 1 FROM blob WHERE digest = ? AND state = 'live'", (digest.raw,)) is not None
+
+
+def children(tx: Tx, digest: Digest) -> list[Digest]:
+    """The blobs that a live manifest or index has edges to."""
+    rows = tx.rows(
+        "SELECT b.digest FROM blob p JOIN child c ON c.parent = p.id JOIN blob b ON b.id = c.child"
+        " WHERE p.digest = ? AND p.state = 'live' ORDER BY b.id",
+        (digest.raw,),
+    )
+    return [Digest.unpack(row[0]) for row in rows]
+
+
+def parents(tx: Tx, digest: Digest) -> list[Digest]:
+    """The live manifests and indexes that have an edge to a blob."""
+    rows = tx.rows(
+        "SELECT p.digest FROM blob b JOIN child c ON c.child = b.id JOIN blob p ON p.id = c.parent"
+        " WHERE b.digest = ? AND p.state = 'live' ORDER BY p.id",
+        (digest.raw,),
+    )
+    return [Digest.unpack(row[0]) for row in rows]
+
+
 # -- images
 
 

@@ -110,29 +110,6 @@ def loose_blobs(tx: Tx, *, idle_before: float, retry_refused: bool = False) -> l
     return [_info(tx, row) for row in rows]
 
 
-def children(tx: Tx, digest: Digest) -> list[Digest]:
-    """The blobs that a live manifest or index has edges to."""
-    rows = tx.rows(
-        "SELECT b.digest FROM blob p JOIN child c ON c.parent = p.id JOIN blob b ON b.id = c.child"
-        " WHERE p.digest = ? AND p.state = 'live' ORDER BY b.id",
-        (digest.raw,),
-    )
-    return [Digest.unpack(row[0]) for row in rows]
-
-
-def parents(tx: Tx, digest: Digest) -> list[Digest]:
-    """The live manifests and indexes that have an edge to a blob."""
-    rows = tx.rows(
-        "SELECT p.digest FROM blob b JOIN child c ON c.child = b.id JOIN blob p ON p.id = c.parent"
-        " WHERE b.digest = ? AND p.state = 'live' ORDER BY p.id",
-        (digest.raw,),
-    )
-    return [Digest.unpack(row[0]) for row in rows]
-
-
-# -- objects
-
-
 class ObjectRow(NamedTuple):
     """An object as the catalog knows it (bytes)."""
 

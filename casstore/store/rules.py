@@ -39,15 +39,19 @@ def taggable(state: str) -> bool:
     return state == "live"
 
 
-#: Rule 4: "no live parent" stands for "not reachable": local, and without a walk's races. One value: the
-#: newest `created` that is not young (grace).
+#: What holds a blob whatever its parents: tags, pins, names, youth. One value: the newest `created` that is
+#: not young (grace).
 RETIRE_BLOB = """
     b.state = 'live' AND b.created <= ?
-    AND NOT EXISTS (SELECT 1 FROM child c JOIN blob p ON p.id = c.parent
-                    WHERE c.child = b.id AND p.state = 'live')
     AND NOT EXISTS (SELECT 1 FROM tag t WHERE t.target = b.id)
     AND NOT EXISTS (SELECT 1 FROM pin n WHERE n.digest = b.digest)
     AND NOT EXISTS (SELECT 1 FROM named_blob n WHERE n.blob = b.id)
+"""
+
+#: Rule 4: "no live parent" stands for "not reachable": local, and without a walk's races.
+NO_LIVE_PARENT = """
+    NOT EXISTS (SELECT 1 FROM child c JOIN blob p ON p.id = c.parent
+                WHERE c.child = b.id AND p.state = 'live')
 """
 
 #: A segment goes only when all its packs are gone: until then it may be the only way to a chunk.
