@@ -5,6 +5,7 @@ Source: OCI image-spec config.md ("Layer ChainID"); BEHAVIOUR of docker's save f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,25 +29,50 @@ _V1_KEYS = (
 )
 """The keys of a v1 layer JSON, in docker's order."""
 
-_EMPTY_RUNTIME: dict[str, Any] = {
+_RUNTIME: dict[str, Any] = {
     "Hostname": "",
     "Domainname": "",
     "User": "",
     "AttachStdin": False,
     "AttachStdout": False,
     "AttachStderr": False,
+    "ExposedPorts": {},
     "Tty": False,
     "OpenStdin": False,
     "StdinOnce": False,
     "Env": None,
     "Cmd": None,
+    "Healthcheck": None,
+    "ArgsEscaped": False,
     "Image": "",
     "Volumes": None,
     "WorkingDir": "",
     "Entrypoint": None,
+    "NetworkDisabled": False,
+    "MacAddress": "",
     "OnBuild": None,
     "Labels": None,
+    "StopSignal": "",
+    "StopTimeout": None,
+    "Shell": None,
 }
+"""The fields of a container's config in docker's order, and what they are where unsaid."""
+
+_LEFT_OUT_WHEN_EMPTY = frozenset(
+    {
+        "ExposedPorts",
+        "Healthcheck",
+        "ArgsEscaped",
+        "NetworkDisabled",
+        "MacAddress",
+        "StopSignal",
+        "StopTimeout",
+        "Shell",
+    }
+)
+_SORTED_MAPS = frozenset({"ExposedPorts", "Volumes", "Labels"})
+_NO_TIME = "0001-01-01T00:00:00Z"
+_DROPPED = ("id", "parent", "Size", "parent_id", "layer_id", "throwaway")
 
 
 def chain_ids(diff_ids: Sequence[Digest]) -> list[Digest]:
@@ -66,7 +92,7 @@ def v1_layers(config: dict[str, Any], diff_ids: Sequence[Digest]) -> list[tuple[
     made: list[tuple[str, bytes]] = []
     parent = ""
     for i, chain in enumerate(chain_ids(diff_ids)):
-        step: dict[str, Any] = {"created": "1970-01-01T00:00:00Z", "container_config": _EMPTY_RUNTIME}
+        step: dict[str, Any] = {"created": "1970-01-01T00:00:00Z", "container_config": _runtime({})}
         if i == len(diff_ids) - 1:
             step |= {key: config[key] for key in _V1_KEYS[2:-2] if config.get(key) not in (None, "", 0)}
         if config.get("os") and i == len(diff_ids) - 1:
@@ -79,6 +105,61 @@ def v1_layers(config: dict[str, Any], diff_ids: Sequence[Digest]) -> list[tuple[
         made.append((v1_id, _go({key: full[key] for key in _V1_KEYS if key in full})))
         parent = v1_id
     return made
+
+
+def config_from_v1(top: dict[str, Any], steps: Sequence[dict[str, Any]], diff_ids: Sequence[Digest]) -> bytes:
+    """The image config that docker makes of v1 layer JSONs: `steps` from the bottom, the last of them `top`.
+
+    JSON of engines before 1.8.3 is written anew field by field, later JSON is taken over as it is.
+    """
+    value = dict(top) if _version(top.get("docker_version")) >= (1, 8, 3) else _marshalled(top)
+    for key in _DROPPED:
+        value.pop(key, None)
+    value["rootfs"] = {"type": "layers", "diff_ids": [str(diff_id) for diff_id in diff_ids]}
+    value["history"] = [_history(step) for step in steps]
+    return _go(dict(sorted(value.items())))
+
+
+def _marshalled(value: dict[str, Any]) -> dict[str, Any]:
+    """A v1 JSON with exactly the fields that docker's own type for it has."""
+    found: dict[str, Any] = {key: value[key] for key in _V1_KEYS if value.get(key) not in (None, "", 0)}
+    found.setdefault("created", _NO_TIME)
+    found["container_config"] = _runtime(value.get("container_config"))
+    if isinstance(value.get("config"), dict):
+        found["config"] = _runtime(value["config"])
+    return found
+
+
+def _runtime(value: Any) -> dict[str, Any]:
+    given = value if isinstance(value, dict) else {}
+    found: dict[str, Any] = {}
+    for key, default in _RUNTIME.items():
+        said = given.get(key, default)
+        if not said and key in _LEFT_OUT_WHEN_EMPTY:
+            continue
+        if key in ("Cmd", "Entrypoint") and isinstance(said, str):
+            said = [said]
+        found[key] = dict(sorted(said.items())) if key in _SORTED_MAPS and isinstance(said, dict) else said
+    return found
+
+
+def _history(step: dict[str, Any]) -> dict[str, Any]:
+    made: dict[str, Any] = {"created": step.get("created") or _NO_TIME}
+    runtime = step.get("container_config")
+    command = runtime.get("Cmd") if isinstance(runtime, dict) else None
+    words = [command] if isinstance(command, str) else command if isinstance(command, list) else []
+    said = {
+        "author": step.get("author"),
+        "created_by": " ".join(str(word) for word in words),
+        "comment": step.get("comment"),
+    }
+    return made | {key: text for key, text in said.items() if text}
+
+
+def _version(text: Any) -> tuple[int, ...]:
+    """`1.10.3-dev` → (1, 10, 3)."""
+    numbers = re.match(r"[0-9]{1,6}(?:\.[0-9]{1,6})*", text) if isinstance(text, str) else None
+    return tuple(int(part) for part in numbers[0].split(".")) if numbers else ()
 
 
 def _go(value: Any) -> bytes:

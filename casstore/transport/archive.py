@@ -27,6 +27,8 @@ SMALL = 64 << 10
 """A member up to this size is kept in memory, whatever it is."""
 MAX_DOCUMENT_GUESS = 4 << 20
 """Up to this size, a member that begins like JSON is kept: it may be a manifest or a config."""
+LIMIT = compression.Limit(ratio=2000, free=1 << 30)
+"""What a compressed archive may become unless told otherwise (gzip cannot exceed a ratio of about 1030)."""
 _MAX_HOPS = 40
 _DOCUMENT_NAMES = frozenset({"manifest.json", "index.json", "repositories", "oci-layout"})
 
@@ -101,6 +103,10 @@ class Source:
         raise NotImplementedError
 
     def close(self) -> None: ...
+
+    def names(self) -> list[str]:
+        """Every file and link."""
+        return [*self.members, *self._links]
 
     def find(self, path: str) -> Member | None:
         """The file that a path leads to, symlinks and hard links followed inside the archive; None if there is none.
@@ -275,10 +281,10 @@ class _FileCursor:
 class TarStream(Source):
     """A tar that goes by once."""
 
-    def __init__(self, file: BinaryIO, what: str) -> None:
+    def __init__(self, file: BinaryIO, what: str, limit: compression.Limit) -> None:
         super().__init__(what)
         self._file = file
-        self._raw = compression.open_stream(file, what=what)
+        self._raw = compression.open_stream(file, limit, what)
         self._kept = 0
 
     @property
@@ -392,9 +398,9 @@ class Folder(Source):
         self._root = path
 
     def scan(self, sink: Sink | None = None) -> None:
-        for folder, names, files in os.walk(self._root, followlinks=False):
+        for folder, names, files in os.walk(self._root, onerror=_unreadable, followlinks=False):
             names.sort()
-            for file in sorted(files):
+            for file in sorted([*names, *files]):
                 path = Path(folder, file)
                 info = path.lstat()
                 name = str(path.relative_to(self._root))
@@ -408,28 +414,32 @@ class Folder(Source):
         return PathReader(self._root / member.name, member.size)
 
 
-class PathReader:
-    """A file of a folder, opened for as long as it is used."""
+class PathReader(FileReader):
+    """A file of a folder, open for as long as this object lives."""
 
     def __init__(self, path: Path, size: int) -> None:
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        self._reader = FileReader(self._fd, 0, size)
-        self.size = size
-
-    def pread(self, offset: int, length: int) -> bytes:
-        return self._reader.pread(offset, length)
-
-    def pread_into(self, offset: int, view: memoryview) -> int:
-        return self._reader.pread_into(offset, view)
-
-    def __del__(self) -> None:
-        os.close(self._fd)
+        try:
+            self._file = open(path, "rb", buffering=0)
+        except OSError as error:
+            raise _unopened(error, str(path)) from None
+        super().__init__(self._file.fileno(), 0, size)
 
 
-def open_source(where: str | Path | int) -> Source:
+def _unopened(error: OSError, what: str) -> BadInput | NotFound:
+    if isinstance(error, FileNotFoundError):
+        return NotFound("no such file or directory", what=what)
+    return BadInput(f"cannot open: {error.strerror}", what=what)
+
+
+def _unreadable(error: OSError) -> None:
+    raise _unopened(error, str(error.filename)) from None
+
+
+def open_source(where: str | Path | int, limit: compression.Limit = LIMIT) -> Source:
     """An archive by path, or by the descriptor of something that is open (a pipe, standard input).
 
-    The descriptor is duplicated; the caller's stays open. Nothing is scanned yet.
+    The descriptor is duplicated; the caller's stays open. `limit` bounds what a compressed archive may become.
+    Nothing is scanned yet.
     """
     if isinstance(where, int):
         fd, what = os.dup(where), "standard input" if where == 0 else f"descriptor {where}"
@@ -439,12 +449,10 @@ def open_source(where: str | Path | int) -> Source:
             return Folder(path)
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise NotFound("no such file or directory", what=what) from None
         except OSError as error:
-            raise BadInput(f"cannot open: {error.strerror}", what=what) from None
+            raise _unopened(error, what) from None
     if stat.S_ISREG(os.fstat(fd).st_mode):
         base = os.lseek(fd, 0, os.SEEK_CUR)
         if compression.detect(os.pread(fd, 512, base)) is None:
             return TarFile(fd, what, base)
-    return TarStream(os.fdopen(fd, "rb", buffering=0), what)
+    return TarStream(os.fdopen(fd, "rb", buffering=0), what, limit)

@@ -78,6 +78,12 @@ class Archive:
     images: list[ArchiveImage]
     indexes: list[ArchiveIndex] = field(default_factory=list)
 
+    @property
+    def heads(self) -> list[ArchiveImage]:
+        """The images to speak of: those with a name, and those that no other one here has as its parent."""
+        parents = {image.parent for image in self.images}
+        return [image for image in self.images if image.tags or image.config_digest not in parents]
+
     def open(self, path: str) -> Reader:
         """A member as something to read at offsets: `.size`, `.pread(offset, length)`, `.pread_into(offset, view)`."""
         return self.source.open(path)

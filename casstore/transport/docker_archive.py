@@ -22,6 +22,7 @@ from .oci_layout import blob_path
 from .writing import Member
 
 MANIFEST = "manifest.json"
+REPOSITORIES = "repositories"
 
 
 class _Item(msgspec.Struct, frozen=True):
@@ -138,10 +139,10 @@ def plan(images: Sequence[SavedImage], indexes: Sequence[SavedIndex] = ()) -> li
             for diff_id, layer in sorted(zip(image.diff_ids, image.manifest.layers, strict=True))
         }
         items.append(item)
-    extra = [_json(MANIFEST, items)]
+    extra = [json_member(MANIFEST, items)]
     tops = {tag: image.diff_ids[-1].hex for image in listed if image.diff_ids for tag in image.tags}
     if tops:
-        extra.append(_json("repositories", repositories(tops)))
+        extra.append(json_member(REPOSITORIES, repositories(tops)))
     return oci_layout.plan(ordered, indexes, extra)
 
 
@@ -153,6 +154,7 @@ def repositories(tops: dict[Reference, str]) -> dict[str, dict[str, str]]:
     return dict(sorted(found.items()))
 
 
-def _json(name: str, value: Any) -> Member:
+def json_member(name: str, value: Any) -> Member:
+    """A JSON file of an archive, ending in a newline as docker's do."""
     data = encode(value) + b"\n"
     return Member(name, tar.FILE, len(data), 0, data)

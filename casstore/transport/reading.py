@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..errors import BadInput
 from ..oci.manifest import Manifest
-from ..oci.platform import Platform
+from ..oci.platform import Platform, rank
 from . import docker_archive, oci_layout
 from .archive import Sink, Source
 from .contents import Archive, ArchiveImage
@@ -22,12 +24,28 @@ def read(
     has_layout = source.find(oci_layout.MARK) is not None and source.find(oci_layout.INDEX) is not None
     if source.find(docker_archive.MANIFEST) is not None:
         archive = docker_archive.read(source)
-        return _hybrid(archive, platform, everything) if has_layout else archive
+        if has_layout:
+            archive = _hybrid(archive, platform, everything)
+        return _suiting(archive, platform)
     if has_layout:
         return oci_layout.read(source, platform, everything)
     raise BadInput(
         "no archive of images: it has no manifest.json, index.json or repositories", what=source.what
     )
+
+
+def _suiting(archive: Archive, platform: Platform | None) -> Archive:
+    """Without the images that do not run on the platform asked for."""
+    if platform is None:
+        return archive
+    images = [
+        image
+        for image in archive.images
+        if image.config is None or rank(image.config.platform, platform) is not None
+    ]
+    if archive.images and not images:
+        raise BadInput(f"no matching manifest for {platform} in the archive", what=archive.source.what)
+    return replace(archive, images=images)
 
 
 def _hybrid(archive: Archive, platform: Platform | None, everything: bool) -> Archive:

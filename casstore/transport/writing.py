@@ -6,12 +6,14 @@ own offset from several threads: `offsets` says where.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from ..digest import Digest
-from ..errors import Damaged
+from ..errors import Conflict, Damaged
 from ..model import Buffer
 from . import tar
 
@@ -75,6 +77,25 @@ def write(out: Output, plan: Iterable[Member], open_blob: OpenBlob) -> None:
             out.write(buffer)
         out.write(bytes(-member.size % tar.BLOCK))
     out.write(END)
+
+
+def write_folder(path: Path, plan: Iterable[Member], open_blob: OpenBlob) -> None:
+    """The same members as files of a new folder: an OCI layout. On an error nothing is left."""
+    if path.exists():
+        raise Conflict("exists already", what=str(path))
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as scratch:
+        root = Path(scratch, path.name)
+        root.mkdir()
+        for member in plan:
+            target = root / member.name
+            if member.kind == tar.FOLDER:
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with open(target, "wb") as file:
+                for buffer in contents(member, open_blob):
+                    file.write(buffer)
+        root.rename(path)
 
 
 def contents(member: Member, open_blob: OpenBlob) -> Iterator[Buffer]:
