@@ -1,6 +1,6 @@
 /* cut: content-defined chunks, the same wherever the same content lies.
  *
- * The cutter "gear32n", standardised for ever by tests/kernels/cut_golden.json:
+ * The cutter "gear32n", standardised for ever by tests/golden/gear32n.json:
  *
  *   G[b] = LOW[b & 15] ^ HIGH[b >> 4]                    sixteen 32-bit constants each
  *   h    = sum of G[byte j places back] << j  (mod 2^32)  over the last 32 bytes, so (h << 1) + G[b] byte by byte

@@ -4,6 +4,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 import numpy as np
 
+IMPLEMENTATION = "compiled"
+
 cdef extern from "cut.h" nogil:
     int CUT_OK, CUT_RANGE
     ctypedef enum cut_kernel:

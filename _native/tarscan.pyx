@@ -7,6 +7,8 @@ import numpy as np
 
 from casstore.kernels._tarscan_py import Entry, Segments, parse_pax
 
+IMPLEMENTATION = "compiled"
+
 cdef extern from "tarscan.h" nogil:
     int TARSCAN_OK
     ctypedef struct tarscan:

@@ -1,4 +1,4 @@
-"""The pure-Python twin of `_native/cut.c`, its oracle: the same cuts, and the tables from their derivation."""
+"""The pure-Python twin of `_native/cut.c`, its oracle: the same cuts, the constants from their derivation."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from hashlib import sha256
 import numpy as np
 
 from ..model import U8, U32, U64, Buffer
+
+IMPLEMENTATION = "python"
 
 _WINDOW = 32
 _LEAST_MINIMUM = 64
@@ -38,13 +40,14 @@ def cut(
 ) -> tuple[U64, U32, int]:
     """Cut segments of `buf` into chunks: (starts of the chunks in `buf`, their lengths, tail).
 
-    Segment i is `lengths[i]` bytes from `starts[i]`: one payload, or a payload from one of its cuts on. `whole[i]` makes
-    it one chunk (then < 2³² bytes); an empty one makes none. With `final` false the last segment may go on beyond the
-    buffer: it gets only those cuts that no further byte can change, and `tail` is how many of its bytes are left
-    uncut, to be given again with those that follow. So the cuts do not depend on how a payload was chopped.
+    Segment i is `lengths[i]` bytes from `starts[i]`: one payload, or a payload from one of its cuts on.
+    `whole[i]` makes it one chunk (then < 2³² bytes); an empty one makes none. With `final` false the last
+    segment may go on beyond the buffer: it gets only those cuts that no further byte can change, and
+    `tail` is how many of its bytes are left uncut, to be given again with those that follow. So the cuts
+    do not depend on how a payload was chopped.
 
-    64 ≤ minimum ≤ average ≤ maximum ≤ 2²⁸ (bytes), average a power of two. ValueError: limits that are not so, or a
-    segment outside the buffer.
+    64 ≤ minimum ≤ average ≤ maximum ≤ 2²⁸ (bytes), average a power of two. ValueError: limits that are
+    not so, or a segment outside the buffer.
     """
     view = memoryview(buf).cast("B")
     if not (

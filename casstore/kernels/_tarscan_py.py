@@ -9,20 +9,24 @@ import numpy as np
 
 from ..model import U8, U64, Buffer
 
+IMPLEMENTATION = "python"
+
 _BLOCK = 512
 _EXTENDED_MAX = 1 << 20
 _INT64_MAX = (1 << 63) - 1
 _SECOND = 1_000_000_000
 _SECONDS_MAX = _INT64_MAX // _SECOND - 1
 _RECORD = re.compile(rb"([0-9]{1,9}) ")
-_OCTAL = re.compile(rb"[ \0]*([0-7]*)(?:[ \0]|\Z)")
+_OCTAL = re.compile(rb"[ \0]*+([0-7]*)(?:[ \0]|\Z)")
 _TIME = re.compile(rb"(-?)([0-9]+)(?:\.([0-9]*))?")
 
 
 class Segments(NamedTuple):
-    """Runs of bytes of one kind, in order: `lengths` (n,) sum up to what was fed. A row of `payload` is 0 for literal
-    bytes, 1 for bytes of a payload, which `totals` gives the claimed size of (on each of its pieces; 0 for literals)
-    and `last` the end of (1 on its last piece). No two literals of one call are neighbours."""
+    """Runs of bytes of one kind, in order; all arrays are (n,), and `lengths` sums up to what was fed.
+
+    `payload` is 1 for a run of bytes of a payload, 0 for literal ones. `totals` is the size that the
+    payload's header claims, on each of its runs, and `last` is 1 on the run that ends it; both are 0 for
+    literals. No two literals of one call are neighbours."""
 
     payload: U8
     lengths: U64
@@ -33,11 +37,12 @@ class Segments(NamedTuple):
 class Entry(NamedTuple):
     """One entry of the archive, known when its headers are.
 
-    Nothing here is safe: names may be absolute, hold `..` or NULs. `type` is the header's, but NUL (v7) becomes `0`, or
-    `5` where the name ends in a slash. `size` is the file's, `stored` what the archive holds of it (they differ when
-    sparse). `mode`, `uid`, `gid` are −1 where they are no numbers; `mtime_ns` since 1970, clamped to 64 bits. `header` and
-    `data` are offsets in the stream: of its first block, extended headers included, and of its payload. `pax`: the
-    records of its own extended header, None without one."""
+    Nothing here is safe: names may be absolute, hold `..` or NULs. `type` is the header's, but NUL (v7)
+    becomes `0`, or `5` where the name ends in a slash. `size` is the file's, `stored` what the archive
+    holds of it (they differ when sparse). `mode`, `uid`, `gid` are −1 where they are no numbers;
+    `mtime_ns` counts from 1970, clamped to 64 bits. `header` and `data` are offsets in the stream: of its
+    first block, extended headers included, and of its payload. `pax`: the records of its own extended
+    header, None without one."""
 
     name: bytes
     type: bytes
@@ -54,8 +59,9 @@ class Entry(NamedTuple):
 
 
 def parse_pax(data: bytes) -> dict[bytes, bytes]:
-    """The records of a PAX extended header up to the first that is none; of equal keys the last counts, but the
-    offsets and lengths of sparse format 0.0, repeated by design, are joined as its successor's GNU.sparse.map."""
+    """The records of a PAX extended header, up to the first that is none. Of equal keys the last counts; but
+    the offsets and lengths of sparse format 0.0, repeated by design, are joined as its successor's
+    GNU.sparse.map."""
     records: dict[bytes, bytes] = {}
     sparse: list[bytes] = []
     at = 0
@@ -90,9 +96,10 @@ def _number(field: bytes) -> int | None:
 
 
 def _decimal(value: bytes) -> int | None:
-    if not re.fullmatch(rb"[0-9]+", value) or len(value.lstrip(b"0")) > 19:
+    digits = value.lstrip(b"0")
+    if not re.fullmatch(rb"[0-9]+", value) or len(digits) > 19:
         return None
-    number = int(value)
+    number = int(digits or b"0")
     return number if number <= _INT64_MAX else None
 
 
@@ -116,8 +123,8 @@ def _time(value: bytes) -> int | None:
     return -ns if negative else ns
 
 
-def _text(field: bytes) -> bytes:
-    return field.partition(b"\0")[0]
+def _text(field: bytes | bytearray) -> bytes:
+    return bytes(field).partition(b"\0")[0]
 
 
 def _checksum_ok(block: bytes) -> bool:
@@ -143,13 +150,15 @@ def _is_pax_sparse(pax: dict[bytes, bytes]) -> bool:
 
 
 class Scanner:
-    """The state of one scan. One thread at a time. `entries`: keep entries for `pop_entries` (memory: until popped).
+    """One scan of one stream, used by one thread at a time. `entries`: keep them, until `pop_entries`.
 
-    `position`: bytes seen. `payload_left`: bytes of the current payload, padding apart, still to come.
-    `content_size`: Docker's SIZE of what was seen, by its headers: Σ sizes of regular files (sparse ones at their real
-    size), lengths of symlinks' targets; whiteouts, hard links, devices 0; at most 2⁶³−1. `files`: regular files, whiteouts
-    apart. `ended`: the end of the archive (two zero blocks) was seen; what follows is split alike, but neither
-    counted nor listed (Docker does not read it).
+    - `position`: bytes seen.
+    - `payload_left`: bytes of the current payload, padding apart, still to come.
+    - `content_size`: Docker's SIZE by the headers seen: Σ sizes of regular files (sparse ones at their real
+      size) and lengths of symlinks' targets; whiteouts, hard links and devices are 0. At most 2⁶³−1.
+    - `files`: regular files seen, whiteouts apart.
+    - `ended`: two zero blocks were seen, the archive's end. What follows is split alike, but neither counted
+      nor listed: Docker does not read it.
     """
 
     def __init__(self, entries: bool = False) -> None:
@@ -298,7 +307,7 @@ class Scanner:
         if kind == b"S":
             claims = [_number(block[483:495])]
         elif regular and sparse:
-            claims = [_decimal(pax.get(b"GNU.sparse.size", b"")), _decimal(pax.get(b"GNU.sparse.realsize", b""))]
+            claims = [_decimal(pax.get(b"GNU.sparse." + key, b"")) for key in (b"size", b"realsize")]
         real = next((claim for claim in claims if claim is not None and claim >= 0), size)
 
         if not self.ended and not name.rpartition(b"/")[2].startswith(b".wh."):
@@ -325,7 +334,7 @@ class Scanner:
             self._begin_payload(entry)
 
     def _entry(self, block: bytes, pax: dict[bytes, bytes]) -> Entry:
-        """An Entry of what the header says about owner, mode and time; the rest is for the caller to fill in."""
+        """An Entry of mode, owner and time; the rest is for the caller to fill in."""
 
         def identity(keyword: bytes, field: bytes) -> int:
             if pax.get(keyword):
@@ -339,9 +348,8 @@ class Scanner:
             mtime = seconds * _SECOND
             if abs(seconds) > _SECONDS_MAX:
                 mtime = _INT64_MAX if seconds > 0 else -_INT64_MAX - 1
-        mode, uid, gid = (
-            identity(keyword, block[at : at + 8]) for keyword, at in ((b"", 100), (b"uid", 108), (b"gid", 116))
-        )
+        mode = identity(b"", block[100:108])
+        uid, gid = identity(b"uid", block[108:116]), identity(b"gid", block[116:124])
         return Entry(b"", b"", mode, uid, gid, mtime, 0, b"", 0, 0, 0, None)
 
     def _begin_payload(self, entry: Entry | None) -> None:

@@ -8,17 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._cut_py import cut
-
-    IMPLEMENTATION: str
+    from ._cut_py import IMPLEMENTATION, cut
 else:
     try:
-        from ._cut_c import cut
-
-        IMPLEMENTATION = "c"
-    except ImportError:
-        from ._cut_py import cut
-
-        IMPLEMENTATION = "python"
+        from ._cut_c import IMPLEMENTATION, cut
+    except ModuleNotFoundError:
+        from ._cut_py import IMPLEMENTATION, cut
 
 __all__ = ["IMPLEMENTATION", "cut"]

@@ -1,11 +1,12 @@
-"""Which bytes of a tar stream are payloads of its entries, and which are everything else; and its entries, if asked.
+"""Which bytes of a tar stream are payloads of its entries, and which everything else; the entries, if asked.
 
     scanner = Scanner()
     for piece in stream:            # of any sizes
         segments = scanner.feed(piece)
     scanner.finish()
 
-See the twin's docstrings for what each thing means, and `_native/tarscan.h` for what is understood.
+What each field means is told in the pure-Python twin, `_tarscan_py`; what is understood, in
+`_native/tarscan.h`.
 """
 
 from __future__ import annotations
@@ -15,17 +16,11 @@ from typing import TYPE_CHECKING
 from ._tarscan_py import Entry, Segments
 
 if TYPE_CHECKING:
-    from ._tarscan_py import Scanner
-
-    IMPLEMENTATION: str
+    from ._tarscan_py import IMPLEMENTATION, Scanner
 else:
     try:
-        from ._tarscan_c import Scanner
-
-        IMPLEMENTATION = "c"
-    except ImportError:
-        from ._tarscan_py import Scanner
-
-        IMPLEMENTATION = "python"
+        from ._tarscan_c import IMPLEMENTATION, Scanner
+    except ModuleNotFoundError:
+        from ._tarscan_py import IMPLEMENTATION, Scanner
 
 __all__ = ["IMPLEMENTATION", "Entry", "Scanner", "Segments"]
