@@ -1,7 +1,7 @@
 """Builds the compiled twins of the kernels from `_native/` into `casstore/kernels/`.
 
 Every `_native/NAME.pyx` becomes `casstore.kernels._NAME_c`, linked with the C files that it lists in SOURCES.
-Switches (environment): CASSTORE_SANITIZE=1 (ASan + UBSan), CASSTORE_COVERAGE=1 (gcov), CASSTORE_DEBUG=1 (-O0 -g).
+Switches (environment): CASSTORE_SANITIZE=1 (ASan, UBSan), CASSTORE_COVERAGE=1 (gcov), CASSTORE_DEBUG=1.
 """
 
 import os
@@ -47,7 +47,7 @@ extensions = cythonize(
     build_dir="build/cython",
     compiler_directives={"language_level": "3", "boundscheck": False, "wraparound": False},
 )
-# Only now, for cythonize copies the sources it is told of into build_dir, where NAME.c is what it makes of NAME.pyx.
+# Only now: cythonize copies what sources it is told of into build_dir, where NAME.c comes out of NAME.pyx.
 for extension in extensions:
     name = extension.name.rpartition("._")[2].removesuffix("_c")
     extension.sources += [str(NATIVE / source) for source in SOURCES[name]]

@@ -42,7 +42,7 @@ cdef class _Sources:
             self.sources[self.held].size = self.views[self.held].len
             self.held += 1
 
-    cdef void release(self):
+    cdef void release(self) noexcept:
         while self.held:
             self.held -= 1
             PyBuffer_Release(&self.views[self.held])
@@ -61,7 +61,7 @@ def copy(dst, dst_starts, sources, which, src_starts, lengths):
     dst_starts, src_starts, lengths = columns(np.uint64, dst_starts, src_starts, lengths)
     which = column(which, np.uint32)
     n = len(lengths)
-    if len(which) != n:
+    if <size_t>len(which) != n:
         raise ValueError(f"columns differ in length: {len(which)}, {n}")
     cdef const uint64_t[::1] to = dst_starts
     cdef const uint64_t[::1] at = src_starts
@@ -79,7 +79,8 @@ def copy(dst, dst_starts, sources, which, src_starts, lengths):
         PyBuffer_Release(&target)
         held.release()
     if status:
-        raise ValueError(f"piece {bad} reaches outside of its {'source' if status == SPANS_OUTSIDE_SOURCE else 'target'}")
+        where = "source" if status == SPANS_OUTSIDE_SOURCE else "target"
+        raise ValueError(f"piece {bad} reaches outside of its {where}")
 
 
 def equal(a, a_starts, b, b_starts, lengths):
@@ -104,5 +105,6 @@ def equal(a, a_starts, b, b_starts, lengths):
     finally:
         PyBuffer_Release(&left)
     if status:
-        raise ValueError(f"piece {bad} reaches outside of the {'first' if status == SPANS_OUTSIDE_SOURCE else 'second'} buffer")
-    return differing if differing < n else -1
+        where = "first" if status == SPANS_OUTSIDE_SOURCE else "second"
+        raise ValueError(f"piece {bad} reaches outside of the {where} buffer")
+    return -1 if differing == n else differing

@@ -52,7 +52,7 @@ cdef class _Table:
         if self.fanout.len < 4 * ((<Py_ssize_t>1 << self.view.bits) + 1):
             raise ValueError(f"a fanout of {bits} bits is longer than {self.fanout.len} bytes")
 
-    cdef void release(self):
+    cdef void release(self) noexcept:
         if self.has_entries:
             PyBuffer_Release(&self.entries)
         if self.has_fanout:
@@ -116,7 +116,7 @@ def build_fanout(digests, bits):
     cdef unsigned width = within("bits", bits, TABLE_MAX_BITS)
     digests = strided(digests)
     cdef size_t n = within("number of digests", len(digests), 2**32 - 1)
-    cdef size_t stride = digests.strides[0], bad = 0
+    cdef size_t stride = digests.strides[0] if n > 1 else 32, bad = 0  # of one row numpy says anything
     cdef int status
     fanout = np.empty((<size_t>1 << width) + 1, np.uint32)
     cdef const uint8_t[:, :] rows = digests
@@ -132,7 +132,7 @@ def order(digests):
     """What sorts the digests (n, 32): their numbers, ascending by digest, equal ones in their order."""
     digests = strided(digests)
     cdef size_t n = within("number of digests", len(digests), 2**32 - 1)
-    cdef size_t stride = digests.strides[0]
+    cdef size_t stride = digests.strides[0] if n > 1 else 32
     cdef int status
     numbers = np.empty(n, np.uint32)
     cdef const uint8_t[:, :] rows = digests

@@ -46,7 +46,7 @@ def octets(buffer: Buffer) -> memoryview:
     view = memoryview(buffer)
     if not view.c_contiguous:
         raise BufferError("a C-contiguous buffer is wanted")
-    return view.cast("B") if view.nbytes else memoryview(b"")
+    return view.cast("B") if view.nbytes else memoryview(bytearray())
 
 
 def within(what: str, number: int, limit: int) -> int:

@@ -60,11 +60,9 @@ def names(buf: Buffer, starts: Any, lengths: Any) -> U8:
     return _named(hashlib.sha256, octets(buf), starts, lengths)
 
 
-def stream_and_names(
-    stream: Sha256, buf: Buffer, begin: int, end: int, starts: Any, lengths: Any
-) -> U8:
-    """`stream.update(buf[begin:end])` and `names(buf, starts, lengths)` in one pass. ValueError, and nothing done,
-    unless 0 ≤ begin ≤ end ≤ len(buf) and all spans fit. The spans need not lie in begin … end."""
+def stream_and_names(stream: Sha256, buf: Buffer, begin: int, end: int, starts: Any, lengths: Any) -> U8:
+    """`stream.update(buf[begin:end])` and `names(buf, starts, lengths)` in one pass. ValueError, and nothing
+    done, unless 0 ≤ begin ≤ end ≤ len(buf) and all spans fit. The spans need not lie in begin … end."""
     view = octets(buf)
     within("begin", begin, within("end", end, len(view)))
     digests = names(view, starts, lengths)

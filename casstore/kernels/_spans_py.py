@@ -16,8 +16,9 @@ IMPLEMENTATION = "python"
 def copy(
     dst: Any, dst_starts: Any, sources: Sequence[Buffer], which: Any, src_starts: Any, lengths: Any
 ) -> None:
-    """Piece i: `lengths[i]` bytes of `sources[which[i]]` at `src_starts[i]` to the writable `dst` at `dst_starts[i]`,
-    in order of i. Pieces may overlap; a source may be `dst` itself. ValueError: nothing was copied."""
+    """Piece i: `lengths[i]` bytes of `sources[which[i]]` at `src_starts[i]` to the writable `dst` at
+    `dst_starts[i]`, in order of i. Pieces may overlap; a source may be `dst` itself. ValueError: nothing was
+    copied."""
     target = memoryview(dst)
     if target.readonly:
         raise BufferError("a writable buffer is wanted")

@@ -25,7 +25,7 @@ MISSING = 2**64 - 2
 
 
 def pick_bits(count: int) -> int:
-    """The fanout bits for a table of `count` entries: a bucket holds 2–4 on average (more beyond 2^26 entries)."""
+    """The fanout bits for a table of `count` entries: 2–4 in a bucket on average, more beyond 2^26."""
     return min(MAX_BITS, max(0, count.bit_length() - 2))
 
 
@@ -59,8 +59,8 @@ def _locate(
 def find(
     entries_buf: Buffer, count: int, fanout_buf: Buffer, bits: int, digests: Any
 ) -> tuple[Mask, U32, U32]:
-    """For each of the (n, 32) `digests`: whether it is there, and the pack and address of its first entry (0 and 0
-    if not). ValueError: the buffers are too short for `count` and `bits`, or the fanout is wrong."""
+    """For each of the (n, 32) `digests`: whether it is there, and the pack and address of its first entry
+    (zeros, if not). ValueError: the buffers are too short for `count` and `bits`, or the fanout is wrong."""
     found, packs, addresses = [], [], []
     for entries, first, many in _locate(entries_buf, count, fanout_buf, bits, digests):
         pack, address = struct.unpack_from("<2I", entries, first * ENTRY + 32) if many else (0, 0)
@@ -73,7 +73,7 @@ def find(
 def find_range(
     entries_buf: Buffer, count: int, fanout_buf: Buffer, bits: int, digests: Any
 ) -> tuple[U32, U32]:
-    """For each digest: the number of its first entry (where it would be, if absent), and how many entries it has."""
+    """For each digest: the number of its first entry (where it would be, if absent), and how many it has."""
     firsts, counts = [], []
     for _, first, many in _locate(entries_buf, count, fanout_buf, bits, digests):
         firsts.append(first)
@@ -82,8 +82,8 @@ def find_range(
 
 
 def build_fanout(digests: Any, bits: int) -> U32:
-    """The fanout (2^bits + 1,) of ascending digests (n, 32), which may be a column of wider rows. ValueError: not
-    ascending."""
+    """The fanout (2^bits + 1,) of ascending digests (n, 32), which may be a column of wider rows. ValueError:
+    not ascending."""
     within("bits", bits, MAX_BITS)
     rows = _rows(digests)
     for index in range(1, len(rows)):
@@ -102,8 +102,8 @@ def order(digests: Any) -> U32:
 
 
 class ChunkMap:
-    """A map from digests to uint64 values that knows which digests were never seen before. Calls exclude one another:
-    of two threads that claim a digest, one is the first."""
+    """A map from digests to uint64 values that knows which digests were never seen before. Calls exclude one
+    another: of two threads that claim a digest, one is the first."""
 
     def __init__(self) -> None:
         self._values: dict[bytes, int] = {}
@@ -112,8 +112,8 @@ class ChunkMap:
         return len(self._values)
 
     def claim(self, digests: Any) -> Mask:
-        """True for each digest that was not in the map; it then is, as PENDING. In one call only the first of equal
-        digests is True. MemoryError: none was claimed."""
+        """True for each digest that was not in the map; it then is, as PENDING. In one call only the first of
+        equal digests is True. MemoryError: none was claimed."""
         first = []
         for row in _rows(digests):
             first.append(row not in self._values)

@@ -1,6 +1,6 @@
 """Many pieces of buffers copied or compared in one call.
 
-A piece is a start (uint64) in one buffer, a start in another, and a length (uint32 or uint64), bytes. All pieces are
+A piece is a start (uint64) in one buffer, a start in another, and a length (uint32 or uint64), bytes. All are
 checked before the first byte is touched: ValueError.
 """
 
