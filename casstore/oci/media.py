@@ -6,6 +6,8 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+OCI_LAYER_GZIP = f"{OCI_LAYER}+gzip"
+OCI_LAYER_ZSTD = f"{OCI_LAYER}+zstd"
 OCI_EMPTY = "application/vnd.oci.empty.v1+json"
 
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -31,8 +33,8 @@ _TO_OCI = {
     DOCKER_MANIFEST: OCI_MANIFEST,
     DOCKER_CONFIG: OCI_CONFIG,
     DOCKER_LAYER: OCI_LAYER,
-    f"{DOCKER_LAYER}.gzip": f"{OCI_LAYER}+gzip",
-    f"{DOCKER_LAYER}.zstd": f"{OCI_LAYER}+zstd",
+    f"{DOCKER_LAYER}.gzip": OCI_LAYER_GZIP,
+    f"{DOCKER_LAYER}.zstd": OCI_LAYER_ZSTD,
     _DOCKER_FOREIGN: _OCI_FOREIGN,
     f"{_DOCKER_FOREIGN}.gzip": f"{_OCI_FOREIGN}+gzip",
 }
