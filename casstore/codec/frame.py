@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from typing import Any
 
 import lz4.block
 
@@ -112,14 +113,20 @@ def _zstd_leaning(raw: Buffer, level: int, prefix: Buffer) -> bytes:
             parameter.window_log: _WINDOW_LOG,
             parameter.enable_long_distance_matching: 1,
         },
-        zstd_dict=zstd.ZstdDict(prefix, is_raw=True).as_prefix,
+        zstd_dict=_dictionary(prefix),
     )
     return bytes(compressor.compress(raw, compressor.FLUSH_FRAME))
 
 
+def _dictionary(prefix: Buffer | None) -> Any:
+    """Under 8 bytes no prefix helps, and the library takes none: on both sides it counts as absent."""
+    if prefix is None or len(memoryview(prefix)) < 8:
+        return None
+    return zstd.ZstdDict(prefix, is_raw=True).as_prefix
+
+
 def _unzstd(stored: Buffer, raw_length: int, prefix: Buffer | None, what: str) -> tuple[bytes, bool]:
-    dictionary = None if prefix is None else zstd.ZstdDict(prefix, is_raw=True).as_prefix
-    decoder = zstd.ZstdDecompressor(zstd_dict=dictionary, options=_DECODER)
+    decoder = zstd.ZstdDecompressor(zstd_dict=_dictionary(prefix), options=_DECODER)
     try:
         raw = bytes(decoder.decompress(stored, raw_length + 1))
     except zstd.ZstdError as error:

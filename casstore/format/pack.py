@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..digest import Digest
-from ..errors import Damaged
+from ..errors import Damaged, LimitExceeded
 from ..model import FRAME_BITS, MAX_FRAME, MAX_FRAMES, U8, U32, U64, Buffer
 from .encoding import (
     CHUNK_DIGEST_NAMES,
@@ -235,8 +235,11 @@ def check_frame(data: Buffer, frames: Frames, number: int, what: str = "pack") -
 def encode_table(table: DataTable | MetadataTable, pack_id: bytes) -> bytes:
     """Table and trailer: what seals a pack that holds its header and `table.frames`, and nothing else.
 
-    ValueError: the table does not describe such a pack (a caller's fault).
+    ValueError: the table does not describe such a pack (a caller's fault). LimitExceeded: a media type, which
+    comes from outside, longer than 255 characters.
     """
+    if len(pack_id) != 16:
+        raise ValueError("a pack id is 16 bytes")
     kind = PackKind.DATA if isinstance(table, DataTable) else PackKind.METADATA
     if isinstance(table, DataTable):
         count, body = len(table.digests), _encode_chunks(table)
@@ -432,6 +435,8 @@ def _encode_records(table: MetadataTable) -> bytes:
         record._replace(digest=record.digest.raw, diffid=record.diffid and record.diffid.raw)  # type: ignore[arg-type]
         for record in table.records
     ]
+    if any(len(record.media_type) > 255 for record in table.records):
+        raise LimitExceeded("media type longer than 255 characters")
     body = msgspec.msgpack.encode(rows)
     try:
         again = _decode_records(memoryview(body), table.frames, len(rows), table.chunk_digest, "table")
@@ -453,12 +458,21 @@ def _decode_records(
         raise Damaged(f"undecodable records: {error}", what=what) from None
     if len(rows) != count:
         raise Damaged("pack table contradicts itself", what=what)
-    return MetadataTable(frames, [_record(row, frames, what) for row in rows], chunk_digest)
+    raw = frames["raw"].tolist()
+    room = np.cumsum(frames["raw"][::-1], dtype=np.int64)[::-1].tolist()  # of each frame and those after it
+    for row in rows:
+        holds = (
+            row.frame < len(raw)
+            and row.offset < raw[row.frame]
+            and row.offset + row.length <= room[row.frame]
+        )
+        if row.length and not holds:
+            raise Damaged("record outside of its frames", what=what)
+    return MetadataTable(frames, [_record(row, what) for row in rows], chunk_digest)
 
 
-def _record(row: _Row, frames: Frames, what: str) -> Record:
+def _record(row: _Row, what: str) -> Record:
     if len(row.digest) not in (32, 64) or (row.diffid is not None and len(row.diffid) not in (32, 64)):
         raise Damaged("record with an impossible digest", what=what)
-    pieces(frames, row.frame, row.offset, row.length, what)
     diffid = None if row.diffid is None else Digest.unpack(row.diffid)
     return Record(*row)._replace(digest=Digest.unpack(row.digest), diffid=diffid)  # type: ignore[arg-type]

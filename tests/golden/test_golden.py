@@ -1,0 +1,111 @@
+"""Old stores open: the golden files are read for ever, and what is written today is what was written then."""
+
+from __future__ import annotations
+
+import hashlib
+
+import golden_models as golden
+import numpy as np
+import pytest
+
+from casstore.codec import frame as codec
+from casstore.format import index, pack, recipe, storefile
+from casstore.format.encoding import zstd
+from casstore.format.pack import DataTable, MetadataTable, PackKind
+from casstore.model import FRAME_BITS, MAX_FRAME, Recipe
+
+#: zstd may choose other bytes in another version, for the same content; only then may encoded bytes differ.
+ZSTD_OF_GOLDEN = "1.5.7"
+COMPRESSED = {"data.pack", "metadata.pack", "tar.recipe", "traced.recipe"}
+
+
+def read(name: str) -> bytes:
+    return (golden.V1 / name).read_bytes()
+
+
+def read_table(data: bytes) -> DataTable | MetadataTable:
+    offset, length = pack.decode_trailer(data, len(data))
+    return pack.decode_table(data[offset : offset + length], pack.decode_header(data).pack_id)
+
+
+def read_frame(data: bytes, table: DataTable | MetadataTable, number: int) -> bytes:
+    row = table.frames[number]
+    begin = int(row["offset"])
+    span = data[begin : begin + pack.FRAME_HEADER_SIZE + int(row["stored"])]
+    prefix = read_frame(data, table, int(row["base"]) - 1) if row["base"] else None
+    stored = pack.check_frame(span, table.frames, number)
+    return codec.decompress(int(row["codec"]), stored, int(row["raw"]), prefix)
+
+
+@pytest.mark.parametrize("name", sorted(golden.FILES))
+def test_encoding_is_byte_stable(name: str) -> None:
+    if name in COMPRESSED and zstd.zstd_version != ZSTD_OF_GOLDEN:
+        pytest.skip(f"zstd {zstd.zstd_version} is not the {ZSTD_OF_GOLDEN} that wrote the golden files")
+    assert golden.FILES[name]() == read(name)
+
+
+def test_no_golden_file_is_untested() -> None:
+    assert {path.name for path in golden.V1.iterdir()} == set(golden.FILES)
+
+
+def test_data_pack() -> None:
+    data = read("data.pack")
+    assert pack.decode_header(data) == (PackKind.DATA, golden.PACK_ID, "sha256")
+    table = read_table(data)
+    assert isinstance(table, DataTable)
+    for kept, expected in zip(
+        (table.digests, table.addresses, table.lengths), golden.data_chunks(), strict=True
+    ):
+        np.testing.assert_array_equal(kept, expected)
+    frames = [read_frame(data, table, number) for number in range(4)]
+    assert frames == [b"".join(golden.DATA_FRAMES[number][2]) for number in range(4)]
+    for digest, address, length in zip(table.digests, table.addresses, table.lengths, strict=True):
+        offset = int(address) & (MAX_FRAME - 1)
+        chunk = frames[int(address) >> FRAME_BITS][offset : offset + int(length)]
+        assert hashlib.sha256(chunk).digest() == digest.tobytes()
+
+
+def test_metadata_pack() -> None:
+    data = read("metadata.pack")
+    assert pack.decode_header(data) == (PackKind.METADATA, golden.OTHER_ID, "blake3")
+    table = read_table(data)
+    assert isinstance(table, MetadataTable)
+    assert table.records == golden.RECORDS
+    record = table.records[1]
+    parts = [
+        read_frame(data, table, piece.frame)[piece.offset : piece.offset + piece.length]
+        for piece in pack.pieces(table.frames, record.frame, record.offset, record.length)
+    ]
+    assert b"".join(parts) == golden.LONG
+
+
+def test_index_segment() -> None:
+    segment = index.IndexSegment.open(read("segment.index"))
+    assert segment.pack_ids == [golden.PACK_ID, golden.OTHER_ID]
+    rows = [
+        (row["digest"].tobytes(), segment.pack_ids[row["pack"]], int(row["address"]))
+        for row in segment.entries
+    ]
+    assert rows == golden.INDEX_ENTRIES
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("tar.recipe", golden.RECIPE_TAR),
+        ("traced.recipe", golden.RECIPE_TRACED),
+        ("empty.recipe", golden.RECIPE_EMPTY),
+    ],
+)
+def test_recipe(name: str, model: Recipe) -> None:
+    kept = recipe.decode(read(name))
+    assert (kept.size, kept.encoding, kept.trace) == (model.size, model.encoding, model.trace)
+    np.testing.assert_array_equal(kept.weave, model.weave)
+    for ours, theirs in ((kept.literals, model.literals), (kept.payloads, model.payloads)):
+        np.testing.assert_array_equal(ours.digests, theirs.digests)
+        np.testing.assert_array_equal(ours.lengths, theirs.lengths)
+        np.testing.assert_array_equal(ours.repeats, theirs.repeats)
+
+
+def test_store_file() -> None:
+    assert storefile.decode(read("store.json")) == golden.STORE
