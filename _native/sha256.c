@@ -203,7 +203,7 @@ const sha256_engine *sha256_best(void)
 #if defined(__clang__)
 #define V8 __attribute__((target("sha2")))
 #else
-#define V8 __attribute__((target("+sha2")))
+#define V8 __attribute__((target("+crypto"))) /* under this name every GCC offers the intrinsics */
 #endif
 
 typedef struct {
