@@ -41,7 +41,7 @@ def imported_config(
 ) -> bytes:
     """The config of an image made from one root file system. `created` is RFC 3339; `runtime` is the
     `config` object."""
-    value: dict[str, Any] = {"architecture": platform.architecture}
+    value: dict[str, Any] = {"architecture": platform.architecture, "comment": comment}
     if runtime is not None:
         value["config"] = dict(runtime)
     value["created"] = created

@@ -34,7 +34,7 @@ _ARCHITECTURES = {
     "loongarch64": ("loong64", ""),
 }
 _OTHER_ARCHITECTURES = frozenset({"arm", "ppc64le", "s390x", "riscv64", "mips64le", "loong64"})
-_WORD = re.compile(r"[A-Za-z0-9_.-]+")
+_WORD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ def parse(text: str) -> Reference:
     """
     problem, found = _parse(text)
     if found is None:
-        raise InvalidReference(problem, what=_quote(text))
+        raise _invalid(problem, text)
     return found
 
 
@@ -124,7 +124,7 @@ def parse_repo_tag(text: str) -> Reference:
     """A name as archives list it: a tag is a must, a digest is not allowed. `invalid tag "foo"` otherwise."""
     problem, found = _parse(text)
     if found is None:
-        raise InvalidReference(problem, what=_quote(text))
+        raise _invalid(problem, text)
     if not found.tag or found.digest:
         raise InvalidReference(f"invalid tag {_quote(text)}")
     return found
@@ -175,6 +175,10 @@ def _split_domain(text: str) -> tuple[str, str]:
     if domain == DEFAULT_DOMAIN and "/" not in rest:
         rest = _OFFICIAL + rest
     return domain, rest
+
+
+def _invalid(problem: str, text: str) -> InvalidReference:
+    return InvalidReference(problem, what=None if text and text in problem else _quote(text))
 
 
 def _quote(text: str) -> str:
