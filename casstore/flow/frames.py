@@ -12,9 +12,10 @@ import numpy as np
 
 from ..codec import frame as frame_codec
 from ..errors import Damaged
-from ..kernels import hashing, spans
+from ..kernels import spans
 from ..model import FRAME_BITS, U8, U32, U64, Buffer
 from ..store.packs import PackShelf, Slot
+from .naming import Names
 
 FRAME_TARGET = 1 << 20
 """Uncompressed bytes of a frame made at ingest."""
@@ -23,8 +24,9 @@ FRAME_TARGET = 1 << 20
 class FramePool:
     """Compresses frames in the background; at most a few wait, so memory stays bounded."""
 
-    def __init__(self, shelf: PackShelf, compression: str, workers: int) -> None:
+    def __init__(self, shelf: PackShelf, names: Names, compression: str, workers: int) -> None:
         self.shelf = shelf
+        self._names = names
         self._compression = compression
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="frames")
         self._room = threading.Semaphore(2 * workers + 2)
@@ -44,7 +46,7 @@ class FramePool:
             codec, stored = frame_codec.compress(self._compression, raw)
             again = frame_codec.decompress(codec, stored, len(raw))
             starts = (addresses & np.uint32((1 << FRAME_BITS) - 1)).astype(np.uint64)
-            if not np.array_equal(hashing.names(again, starts, lengths), digests):
+            if not np.array_equal(self._names.of(again, starts, lengths), digests):
                 raise Damaged("a frame does not decode to the chunks that went into it", what=f"frame {slot}")
             self.shelf.write_frame(slot, codec, len(raw), stored, (digests, addresses, lengths))
         except BaseException as error:

@@ -11,29 +11,53 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from ..digest import Digest
-from ..errors import Damaged
+from ..codec import compression
+from ..errors import Damaged, DigestMismatch
 from ..format import recipe as recipe_format
 from ..format.pack import Record, RecordKind
 from ..kernels import table
-from ..model import U8, U32, U64, Buffer, ChunkList, Mask, NewBlob, Place, Recipe, Used
-from ..store import protocol
+from ..model import U8, U32, U64, Buffer, ChunkList, Mask, NewBlob, Place, Progress, Recipe, Used
+from ..store import protocol, query
 from ..store.index import IndexSet, encode_segment
 from ..store.objects import Staged, index_key, pack_key
 from ..store.packs import PackShelf, write_metadata_pack
+from ..store.protocol import NewObject
 from ..store.volume import Volume
 from .frames import FrameBuilder, FramePool
 from .loose import take_loose
-from .source import Source
+from .naming import Names
+from .source import Source, fill
+from .step import Step
 from .split import Split, Splitter
 
+_HEAD = 512
 INLINE = 64 << 10
 """Manifests and configs up to this many bytes are kept in metadata packs as they are."""
+
+
+class Written(NamedTuple):
+    """What a commit names, all of it durable: blobs, and the objects that they lie in."""
+
+    blobs: list[NewBlob]
+    objects: list[NewObject]
+
+
+class Taken(NamedTuple):
+    """What is known of a blob that was taken, as in NewBlob."""
+
+    digest: Digest
+    size: int
+    encoding: str
+    diffid: Digest | None
+    content_size: int | None
+    files_size: int | None
 
 
 @dataclass(slots=True)
@@ -54,9 +78,9 @@ class Ingest:
         lease: int,
         *,
         pack: str = "now",
-        compression: str = "zstd:3",
+        codec: str = "zstd:3",
         workers: int | None = None,
-        progress: object = None,
+        progress: Progress | None = None,
     ) -> None:
         self._volume = volume
         self._lease = lease
@@ -68,13 +92,12 @@ class Ingest:
         self._map = table.ChunkMap()
         self._lock = threading.Lock()
         self._shelf = PackShelf(volume.objects, lease, self._begin)
-        self._pool = FramePool(self._shelf, compression, self._workers)
+        self._pool = FramePool(self._shelf, Names(volume.file.chunk_digest), codec, self._workers)
         self._local = threading.local()
         self._builders: list[FrameBuilder] = []
         self._pending: dict[Digest, _Pending] = {}
         self._inline: dict[Digest, tuple[bytes, str, tuple[Digest, ...]]] = {}
-        self._loose: dict[Digest, NewBlob] = {}
-        self._staged: list[Staged] = []
+        self._loose: dict[Digest, tuple[NewBlob, Staged]] = {}
         self._old_packs: dict[int, str] = {}  # value slot in the map → key of a pack that was there before
         self._slot_of: dict[int, int] = {}  # number in the index set → value slot
 
@@ -83,31 +106,53 @@ class Ingest:
     def _begin(self, key: str, kind: str) -> None:
         protocol.put_begin(self._volume.catalog, self._lease, [(key, kind)])
 
-    def take(self, source: Source, *, expect: Digest | None = None, media_type: str = "") -> Digest:
-        """Take an uncompressed blob; returns its sha256. `expect` is compared (DigestMismatch)."""
-        if self._pack != "now":
-            return self.take_loose(source, expect=expect, media_type=media_type).digest
-        split = Splitter(self._volume.file.cutter, _Chunks(self)).run(source, self._progress)
-        digest = Digest.sha256(split.digest)
-        if expect is not None:
-            expect.check(digest, str(expect))
-        with self._lock:
-            self._pending.setdefault(digest, _Pending(digest, split, media_type))
-        return digest
+    def take(
+        self,
+        source: Source,
+        *,
+        expect: Digest | None = None,
+        diffid: Digest | None = None,
+        media_type: str = "",
+        what: str = "blob",
+    ) -> Taken:
+        """Take a blob. What is not compressed is taken apart; the rest is kept as it is and only looked into.
 
-    def take_loose(
-        self, source: Source, *, expect: Digest | None = None, media_type: str = "", diffid: Digest | None = None
-    ) -> NewBlob:
-        """Keep a blob's bytes as they are. A compressed blob is also decompressed for its diffID, compared with
-        `diffid` where given."""
+        `expect` is compared with the digest, `diffid` with that of the uncompressed stream (DigestMismatch). `what`
+        names the blob for progress.
+        """
+        head = bytearray(_HEAD)
+        got = fill(source, memoryview(head))
+        encoding = compression.detect(bytes(head[:got]))
+        whole = _Resumed(bytes(head[:got]), source)
+        step = Step(self._progress, what, source.size)
+        other = expect is not None and expect.algorithm != "sha256"
+        if encoding is not None or self._pack != "now" or other:
+            taken = self._loosely(whole, expect, diffid, media_type, step)
+        else:
+            split = Splitter(self._volume.file, _Chunks(self)).run(whole, step)
+            digest = Digest.sha256(split.digest)
+            if expect is not None:
+                expect.check(digest, str(expect))
+            taken = Taken(digest, split.size, "identity", digest, split.size, split.files_size)
+            with self._lock:
+                self._pending.setdefault(digest, _Pending(digest, split, media_type))
+        step.done()
+        if diffid is not None and taken.diffid != diffid:
+            raise DigestMismatch(f'invalid diffID: expected "{diffid}", got "{taken.diffid}"', what=str(taken.digest))
+        return taken
+
+    def _loosely(
+        self, source: Source, expect: Digest | None, diffid: Digest | None, media_type: str, step: Step
+    ) -> Taken:
         blob, staged = take_loose(
-            self._volume.objects, self._lease, self._begin, source, expect, media_type, diffid, self._progress
+            self._volume.objects, self._lease, self._begin, source, expect, media_type, step, strict=diffid is not None
         )
         with self._lock:
-            if blob.digest not in self._loose:
-                self._loose[blob.digest] = blob
-                self._staged.append(staged)
-        return blob
+            if blob.digest in self._loose:
+                staged.abort()
+            else:
+                self._loose[blob.digest] = blob, staged
+        return Taken(blob.digest, blob.size, blob.encoding, blob.diffid, blob.content_size, blob.files_size)
 
     def take_small(self, data: bytes, media_type: str, children: tuple[Digest, ...] = ()) -> Digest:
         """Take a manifest or config that is in memory (at most a few MiB); `children` are its edges."""
@@ -152,22 +197,28 @@ class Ingest:
 
     # -- finishing
 
-    def finish(self) -> list[NewBlob]:
-        """Write out everything that was taken; all objects are durable when it returns, none has a name yet."""
+    def finish(self, only: Collection[Digest] | None = None) -> Written:
+        """Write out what was taken (of the blobs `only` these, where given); all of it is durable when this returns,
+        and nothing has a name yet."""
         for builder in self._builders:
             builder.close()
         self._pool.join()
         sealed = self._shelf.seal()
-        staged = [*self._staged, *(pack.staged for pack in sealed)]
-        result = [*self._loose.values()]
+        loose = {d: one for d, one in self._loose.items() if only is None or d in only}
+        staged = [*(one for _, one in loose.values()), *(pack.staged for pack in sealed)]
+        objects = [NewObject(blob.place.key, blob.size) for blob, _ in loose.values()]
+        objects += [NewObject(pack.key, pack.size, pack.chunk_bytes) for pack in sealed]
+        result = [blob for blob, _ in loose.values()]
         records: list[tuple[Record, bytes]] = []
         blobs: list[NewBlob] = []
         for pending in self._pending.values():
+            if pending.digest in loose or (only is not None and pending.digest not in only):
+                continue
             blob, record = self._recipe(pending)
             blobs.append(blob)
             records.append(record)
         for digest, (data, media_type, children) in self._inline.items():
-            if digest in self._pending or digest in self._loose:
+            if digest in self._pending or digest in loose:
                 continue
             place = Place("inline", "")
             blobs.append(NewBlob(digest, len(data), place, media_type=media_type, children=children))
@@ -177,8 +228,9 @@ class Ingest:
             key = pack_key(pack_id)
             self._begin(key, "metadata")
             meta = self._volume.objects.stage(self._lease, key)
-            positions, _ = write_metadata_pack(meta, pack_id, records)
+            positions, size = write_metadata_pack(meta, pack_id, records)
             staged.append(meta)
+            objects.append(NewObject(key, size))
             for blob, at in zip(blobs, positions, strict=True):
                 place = replace(blob.place, key=key, frame=at.frame, offset=at.offset, length=at.length)
                 result.append(replace(blob, place=place))
@@ -188,12 +240,9 @@ class Ingest:
             segment = self._volume.objects.stage(self._lease, key)
             segment.write(encode_segment([(p.pack_id, p.digests, p.addresses) for p in sealed]))
             staged.append(segment)
-            self.segments = [(key, [p.key for p in sealed])]
+            objects.append(NewObject(key, segment.size, packs=tuple(p.key for p in sealed)))
         self._volume.objects.publish(staged)
-        return result
-
-    segments: Sequence[tuple[str, list[str]]] = ()
-    """Index segments written: (key, keys of the packs that it covers); known after `finish`."""
+        return Written(result, objects)
 
     def _recipe(self, pending: _Pending) -> tuple[NewBlob, tuple[Record, bytes]]:
         split = pending.split
@@ -231,8 +280,25 @@ class Ingest:
     def close(self) -> None:
         """Stop the pools; what was staged dies with the lease unless it was committed."""
         self._pool.shutdown()
-        for staged in self._staged:
+        for _, staged in self._loose.values():
             staged.close()
+        self._shelf.close()
+
+
+class _Resumed:
+    """A source whose first bytes were already read."""
+
+    def __init__(self, head: bytes, rest: Source) -> None:
+        self._head = head
+        self._rest = rest
+        self.size = rest.size
+
+    def readinto(self, view: memoryview) -> int:
+        if self._head:
+            got = min(len(view), len(self._head))
+            view[:got], self._head = self._head[:got], self._head[got:]
+            return got
+        return self._rest.readinto(view)
 
 
 class _Chunks:
@@ -253,17 +319,10 @@ class _Chunks:
 
 
 def intervals(addresses: U64, lengths: U32) -> U32:
-    """Sorted, merged half-open intervals (m, 2) of chunk addresses."""
-    order = np.argsort(addresses, kind="stable")
-    start = addresses[order].astype(np.uint64)
-    end = start + lengths[order]
-    if not len(start):
-        return np.empty((0, 2), np.uint32)
-    reach = np.maximum.accumulate(end)
-    heads = np.flatnonzero(np.concatenate([[True], start[1:] > reach[:-1]]))
-    tails = np.append(heads[1:] - 1, len(start) - 1)
-    # The last frame of a pack may end at 2**32: its end is kept as 2**32 - 1, one byte short, which no sum depends on.
-    return np.stack([start[heads], np.minimum(reach[tails], 0xFFFFFFFF)], axis=1).astype(np.uint32)
+    """Sorted, merged half-open intervals (m, 2) of the addresses that chunks take up."""
+    # The last frame of a pack may end at 2**32; its end is kept one byte short, which nothing depends on.
+    ends = np.minimum(addresses + lengths, np.uint64(0xFFFFFFFF))
+    return query.merge_intervals(np.stack([addresses, ends], axis=1).astype(np.uint32))
 
 
 def _record(kind: RecordKind, blob: NewBlob) -> Record:

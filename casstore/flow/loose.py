@@ -8,11 +8,12 @@ from blake3 import blake3
 
 from ..codec import compression
 from ..digest import Digest
-from ..errors import BadInput, DigestMismatch
+from ..errors import BadInput
 from ..kernels import hashing, tarscan
 from ..model import NewBlob, Place
 from ..store.objects import Objects, Staged, loose_key
 from .source import Source, fill
+from .step import Step
 
 SPOT_SPAN = 1 << 20
 SPOT_SIZE = 8
@@ -43,7 +44,7 @@ class _Inflated:
 class _Tee:
     """A readable over a source that also writes what it hands out to the staged file, hashed."""
 
-    def __init__(self, source: Source, staged: Staged, digest: Digest | None, progress: object) -> None:
+    def __init__(self, source: Source, staged: Staged, digest: Digest | None, step: Step) -> None:
         self._source = source
         self._staged = staged
         self._view = memoryview(bytearray(SPOT_SPAN))
@@ -53,7 +54,7 @@ class _Tee:
         self.size = 0
         self.spot = bytearray()
         self.scanner: tarscan.Scanner | None = tarscan.Scanner()
-        self._step = getattr(progress, "advance", None)
+        self._step = step
 
     def _next(self) -> memoryview:
         got = fill(self._source, self._view)
@@ -67,8 +68,7 @@ class _Tee:
             if self.scanner is not None:
                 self.scanner.feed(piece)
             self.size += got
-            if self._step is not None:
-                self._step(got)
+            self._step.advance(got)
         return piece
 
     def read(self, n: int = -1) -> bytes:
@@ -90,10 +90,14 @@ def take_loose(
     source: Source,
     expect: Digest | None,
     media_type: str,
-    diffid: Digest | None,
-    progress: object,
+    step: Step,
+    *,
+    strict: bool = False,
 ) -> tuple[NewBlob, Staged]:
-    """Write one blob into the staging folder as it is; returns what a commit needs, and the staged file."""
+    """Write one blob into the staging folder as it is; returns what a commit needs, and the staged file.
+
+    `strict`: a blob that is not what its first bytes say is an error; else it is kept all the same.
+    """
     # The digest is part of the key. Where it is known only at the end, the row is made then: until it is published, the
     # file lies in the lease's folder and goes with it.
     key = loose_key(expect) if expect is not None else None
@@ -101,7 +105,7 @@ def take_loose(
         begin(key, "blob")
     staged = objects.stage(lease, key)
     try:
-        tee = _Tee(source, staged, expect, progress)
+        tee = _Tee(source, staged, expect, step)
         first = tee.read(1 << 16)
         kind = compression.detect(first)
         inside: _Inflated | None = None
@@ -111,7 +115,7 @@ def take_loose(
             try:
                 inside.run()
             except BadInput:
-                if diffid is not None:
+                if strict:
                     raise
                 inside = None  # not what its first bytes say: still kept, byte for byte
         tee.drain()
@@ -125,8 +129,6 @@ def take_loose(
             known, length, files = Digest.sha256(inside.digest.digest()), inside.size, inside.scanner.content_size
         elif tee.scanner is not None:
             known, length, files = Digest.sha256(tee.sha256.digest()), tee.size, tee.scanner.content_size
-        if diffid is not None and known != diffid:
-            raise DigestMismatch(f'invalid diffID: expected "{diffid}", got "{known}"', what=str(digest))
         if key is None:
             key = staged.key = loose_key(digest)
             begin(key, "blob")

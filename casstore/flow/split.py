@@ -11,8 +11,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from ..kernels import cut, hashing, spans, tarscan
-from ..model import U8, U32, U64, Buffer, ChunkList, Cutter
+from ..format.storefile import StoreFile
+from ..model import U8, U32, U64, Buffer, ChunkList
+from .naming import Names
 from .source import Source, fill
+from .step import Step
 
 FEED = 4 << 20
 """Bytes read at a time."""
@@ -103,8 +106,9 @@ class Split(NamedTuple):
 class Splitter:
     """Reads a source to its end, gives chunks to a sink, and returns the Split. One use."""
 
-    def __init__(self, cutter: Cutter, sink: Sink) -> None:
-        self._cutter = cutter
+    def __init__(self, file: StoreFile, sink: Sink) -> None:
+        cutter = self._cutter = file.cutter
+        self._names = Names(file.chunk_digest)
         self._sink = sink
         self._scanner = tarscan.Scanner()
         self._stream = hashing.Sha256()
@@ -116,15 +120,14 @@ class Splitter:
         self._literals = bytearray(LITERAL_FLUSH + FEED + cutter.maximum)
         self._literal_length = 0
 
-    def run(self, source: Source, progress: object = None) -> Split:
+    def run(self, source: Source, step: Step | None = None) -> Split:
         view = memoryview(self._window)
         size = 0
-        step = getattr(progress, "advance", None)
         while got := fill(source, view[self._carry : self._carry + FEED]):
             size += got
             self._feed(got)
             if step is not None:
-                step(got)
+                step.advance(got)
         self._scanner.finish()
         self._finish()
         return Split(
@@ -155,7 +158,7 @@ class Splitter:
         chunk_starts, chunk_lengths, tail = self._cut(
             window, payload_starts, payload_ends - payload_starts, whole, final
         )
-        digests = hashing.stream_and_names(self._stream, window, carry, end, chunk_starts, chunk_lengths)
+        digests = self._names.with_stream(self._stream, window, carry, end, chunk_starts, chunk_lengths)
         self._emit(PAYLOAD, window, chunk_starts, chunk_lengths, digests)
         self._window[:tail] = window[end - tail :] if tail else b""
         self._carry = tail
@@ -186,7 +189,7 @@ class Splitter:
         starts, lengths, tail = self._cut(
             buffer, one, np.array([length], np.uint64), np.zeros(1, np.uint8), final
         )
-        self._emit(LITERAL, buffer, starts, lengths, hashing.names(buffer, starts, lengths))
+        self._emit(LITERAL, buffer, starts, lengths, self._names.of(buffer, starts, lengths))
         self._literals[:tail] = bytes(buffer[length - tail :])
         self._literal_length = tail
 
@@ -200,7 +203,7 @@ class Splitter:
                 np.array([self._whole], np.uint8),
                 True,
             )
-            self._emit(PAYLOAD, window, starts, lengths, hashing.names(window, starts, lengths))
+            self._emit(PAYLOAD, window, starts, lengths, self._names.of(window, starts, lengths))
         self._flush_literals(final=True)
 
     def _emit(self, track: int, buffer: Buffer, starts: U64, lengths: U32, digests: U8) -> None:

@@ -170,13 +170,18 @@ class Catalog:
             raise _translate(error, str(self.path)) from error
 
     @contextmanager
-    def write(self, name: str = "") -> Iterator[WriteTx]:
-        """The write lock; committed and on disk at the end, rolled back by any exception. `name` is for
-        `on_write`."""
+    def write(self, name: str = "", *, durable: bool = True) -> Iterator[WriteTx]:
+        """The write lock; committed at the end, rolled back by any exception. `name` is for `on_write`.
+
+        A `durable` commit is on disk, with all that were before it. One that is not may be undone by a power
+        loss, but only together with all that were after it: for steps of which none is relied on outside the
+        catalog.
+        """
         if self.read_only:
             raise ReadOnlyStore(str(self.root))
         try:
             connection = self._connection()
+            connection.execute("PRAGMA synchronous = FULL" if durable else "PRAGMA synchronous = NORMAL")
             connection.execute("BEGIN IMMEDIATE")
             began = time.perf_counter()
             try:

@@ -148,6 +148,11 @@ class PackShelf:
                     self._sealed[index] = self._seal(pack)
             return [self._sealed[index] for index in sorted(self._sealed)]
 
+    def close(self) -> None:
+        """Close the files; what was not published goes with the lease."""
+        for pack in self._packs:
+            pack.staged.close()
+
     def _seal(self, pack: _Open) -> Sealed:
         numbers = sorted(pack.frames)
         if numbers != list(range(pack.promised)):

@@ -1,0 +1,26 @@
+"""Progress of one task, told in steps."""
+
+from __future__ import annotations
+
+from ..model import Progress
+
+
+class Step:
+    """Counts the bytes of the task `what` and passes them on, if anybody listens."""
+
+    def __init__(self, progress: Progress | None, what: str, total: int | None) -> None:
+        self._progress = progress
+        self._what = what
+        self._total = total
+        self._seen = 0
+
+    def advance(self, count: int) -> None:
+        """`count` bytes more are done."""
+        if self._progress is not None:
+            self._seen += count
+            self._progress(self._what, self._seen, self._total)
+
+    def done(self) -> None:
+        """The task has ended, whatever its total was thought to be."""
+        if self._progress is not None:
+            self._progress(self._what, self._seen, self._seen)

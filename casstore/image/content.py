@@ -1,0 +1,43 @@
+"""What lies below a name: the blobs of an image, and small documents read whole."""
+
+from __future__ import annotations
+
+from ..digest import Digest
+from ..errors import Damaged
+from ..flow.restore import BlobReader
+from ..model import BlobInfo
+from ..store import names, protocol, query
+from ..store.catalog import Tx
+from ..store.index import IndexSet
+from ..store.volume import Volume
+
+MAX_DOCUMENT = 8 << 20
+"""Largest manifest or config that is read whole (bytes)."""
+
+
+def closure(tx: Tx, target: Digest) -> dict[Digest, BlobInfo]:
+    """A manifest or index and all blobs below it that the store has."""
+    found: dict[Digest, BlobInfo] = {}
+    queue = [target]
+    while queue:
+        digest = queue.pop()
+        if digest in found:
+            continue
+        info = query.find_blob(tx, digest)
+        if info is None:
+            raise Damaged("a blob that should be in the store is not", what=str(digest), hint="run casstore check")
+        found[digest] = info
+        queue += names.children(tx, digest)
+    return found
+
+
+def read_document(volume: Volume, info: BlobInfo) -> bytes:
+    """A manifest or config whole, verified."""
+    if info.size > MAX_DOCUMENT:
+        raise Damaged("a document is larger than any document may be", what=str(info.digest))
+
+    def index() -> IndexSet:
+        with volume.catalog.read() as tx:
+            return volume.index(protocol.live_segments(tx))
+
+    return b"".join(BlobReader(volume, index, info).read())
