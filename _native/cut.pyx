@@ -4,6 +4,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 import numpy as np
 
+from casstore.kernels._cut_py import segments
+
 IMPLEMENTATION = "compiled"
 
 cdef extern from "cut.h" nogil:
@@ -30,19 +32,17 @@ def cut(buf, starts, lengths, whole, final, minimum, average, maximum):
 
 def cut_with(kernel, buf, starts, lengths, whole, final, minimum, average, maximum):
     """`cut` by one of KERNELS."""
-    cdef const uint64_t[::1] starts_ = np.ascontiguousarray(starts, np.uint64)
-    cdef const uint64_t[::1] lengths_ = np.ascontiguousarray(lengths, np.uint64)
-    cdef const uint8_t[::1] whole_ = np.ascontiguousarray(whole, np.uint8)
+    starts, lengths, whole = segments(starts, lengths, whole)
+    cdef const uint64_t[::1] starts_ = starts, lengths_ = lengths
+    cdef const uint8_t[::1] whole_ = whole
     cdef cut_limits limits
     cdef cut_kernel kernel_ = _KERNELS[kernel]
     cdef size_t n = starts_.shape[0], count = 0, room
     cdef uint64_t tail = 0
     cdef int status, final_ = bool(final)
     cdef Py_buffer view
-    if lengths_.shape[0] != <Py_ssize_t>n or whole_.shape[0] != <Py_ssize_t>n:
-        raise ValueError("starts, lengths and whole differ in length")
     if not 0 < minimum <= average <= maximum < 1 << 32:
-        raise ValueError("cut limits out of order")
+        raise ValueError("cut limits out of range")
     limits.minimum, limits.average, limits.maximum = minimum, average, maximum
     PyObject_GetBuffer(buf, &view, PyBUF_SIMPLE)
     try:

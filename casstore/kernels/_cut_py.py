@@ -5,10 +5,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 
 from ..model import U8, U32, U64, Buffer
+from ._arrays import columns, octets
 
 IMPLEMENTATION = "python"
 
@@ -26,6 +28,15 @@ def _gear() -> list[int]:
 
 
 _GEAR = _gear()
+
+
+def segments(starts: Any, lengths: Any, whole: Any) -> tuple[U64, U64, U8]:
+    """The columns that `cut` takes, as it works on them; `whole` may be a mask as well."""
+    starts, lengths = columns(np.uint64, starts, lengths)
+    whole = np.asarray(whole) != 0
+    if whole.shape != starts.shape:
+        raise ValueError("whole must be as long as starts")
+    return starts, lengths, whole.astype(np.uint8)
 
 
 def cut(
@@ -49,21 +60,19 @@ def cut(
     64 ≤ minimum ≤ average ≤ maximum ≤ 2²⁸ (bytes), average a power of two. ValueError: limits that are
     not so, or a segment outside the buffer.
     """
-    view = memoryview(buf).cast("B")
+    view = octets(buf)
     if not (
         _LEAST_MINIMUM <= minimum <= average <= maximum <= _GREATEST_MAXIMUM and average & (average - 1) == 0
     ):
         raise ValueError("cut limits out of range")
-    segments = list(zip(map(int, starts), map(int, lengths), map(int, whole), strict=True))
-    if any(
-        start < 0 or length < 0 or start + length > len(view) or (once and length >= 1 << 32)
-        for start, length, once in segments
-    ):
-        raise ValueError("a segment outside the buffer")
+    rows = [column.tolist() for column in segments(starts, lengths, whole)]
     chunks: list[tuple[int, int]] = []
     tail = 0
-    for i, (start, length, once) in enumerate(segments):
-        ends = final or i + 1 < len(segments)
+    for start, length, once in zip(*rows, strict=True):
+        if start + length > len(view) or (once and length >= 1 << 32):
+            raise ValueError("a segment outside the buffer")
+    for i, (start, length, once) in enumerate(zip(*rows, strict=True), 1):
+        ends = final or i < len(rows[0])
         end = start + length
         while start < end:
             if once:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..model import U8, U64, Buffer
+from ._arrays import octets
 
 IMPLEMENTATION = "python"
 
@@ -184,7 +185,7 @@ class Scanner:
         """The segments of exactly these bytes. Never fails on content; ValueError after `finish`."""
         if self._finished:
             raise ValueError("the scanner is finished")
-        view = memoryview(buf).cast("B")
+        view = octets(buf)
         rows: list[list[int]] = []
         at = 0
         while at < len(view):
