@@ -1,7 +1,7 @@
 """All C of the kernels, cross-compiled for 64-bit ARM; their plain-C suites run in an emulator.
 
-Undefined behaviour traps; alignment counts. Needs aarch64-linux-gnu-gcc and qemu-aarch64, of Debian's packages
-gcc-aarch64-linux-gnu and qemu-user.
+Undefined behaviour traps; alignment counts. Needs aarch64-linux-gnu-gcc and qemu-aarch64 (packages of Debian:
+gcc-aarch64-linux-gnu, qemu-user).
 """
 
 from __future__ import annotations
