@@ -64,6 +64,9 @@ class Tx:
 class WriteTx(Tx):
     """A transaction that holds the write lock."""
 
+    held = 0.0
+    """Seconds that the lock was held, known after the commit."""
+
     def run(self, sql: str, values: Values = ()) -> int:
         """One statement, run to its end; returns the number of rows that it changed."""
         # apsw is lazy: a statement that is not exhausted may not have run to its end.
@@ -184,16 +187,17 @@ class Catalog:
             connection.execute("PRAGMA synchronous = FULL" if durable else "PRAGMA synchronous = NORMAL")
             connection.execute("BEGIN IMMEDIATE")
             began = time.perf_counter()
+            tx = WriteTx(connection)
             try:
-                yield WriteTx(connection)
+                yield tx
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-            held = time.perf_counter() - began
+            tx.held = time.perf_counter() - began
             if self.on_write is not None:
-                self.on_write(name, held)
+                self.on_write(name, tx.held)
             # Not SQLite's automatic checkpoint: that one runs inside COMMIT. This one needs no write lock.
             if self._local.log_pages > CHECKPOINT_PAGES:
                 self._checkpoint(connection)

@@ -1,10 +1,12 @@
-"""The collector's transactions: the gc rows of PROTOCOL.md, a function of that name each, and `collect`,
-which runs them in order until nothing is left to do.
+"""The collector's transactions: the gc rows of PROTOCOL.md, a function of that name each, and `collect`, which
+runs them in order until nothing is left to do.
 
-Nothing here trusts what was read before: candidates come from a snapshot, and each change tests its guard
-again in its own transaction. Those that change rows take ids off `todo` (a deque) and stop when it is empty
-or when the write lock has been held for HOLD seconds; call them until it is empty. Files are unlinked outside
-of transactions.
+Nothing here trusts what was read before: candidates come from a snapshot, and each change tests its guard again
+in its own transaction. A `Todo` of candidates is worked off in slices, a transaction each: call the function
+until the Todo is empty. Files are unlinked outside of transactions.
+
+Only the step before unlinking, to `deleting`, is a durable commit; it makes durable all that came before it. The
+others hold the write lock for no fsync: a power loss may undo the last of them, and they are done again.
 """
 
 from __future__ import annotations
@@ -21,20 +23,37 @@ from . import protocol, rules
 from .catalog import Catalog, Tx, WriteTx
 from .objects import Objects
 
-HOLD = 0.003
-"""Seconds of work in one transaction, before its commit, which takes up to twice as long."""
+HOLD = 0.008
+"""Seconds that a transaction shall hold the write lock: others wait no longer than about this."""
 PAUSE = 0.004
 """Seconds between two transactions, so that those who wait for the lock get it."""
 FILES = 256
 """Files unlinked between two transactions."""
 
 
-def _slice(todo: deque[int]) -> Iterator[int]:
-    end = time.perf_counter() + HOLD
-    while todo:
-        yield todo.popleft()
-        if time.perf_counter() > end:
-            return
+class Todo:
+    """Ids of rows to go through, a slice to a transaction. Each slice is as long as the last one's commit
+    allows: what a row costs there depends on the disk and on how many pages of the catalog it touches."""
+
+    def __init__(self, ids: Iterable[int] = ()) -> None:
+        self.ids = deque(ids)
+        self._budget = HOLD / 8
+
+    def __bool__(self) -> bool:
+        return bool(self.ids)
+
+    def slice(self) -> Iterator[int]:
+        """Ids for one transaction, at least one."""
+        end = time.perf_counter() + self._budget
+        while self.ids:
+            yield self.ids.popleft()
+            if time.perf_counter() > end:
+                return
+
+    def learn(self, held: float) -> None:
+        """Told how long (seconds) the transaction held the lock, fit the next one."""
+        self._budget *= min(max(HOLD / max(held, 1e-6), 0.25), 1.25)
+        self._budget = min(self._budget, HOLD / 2)
 
 
 # -- leases and their leftovers
@@ -63,7 +82,7 @@ def gc_tmp(catalog: Catalog, objects: Objects) -> list[int]:
     return removed
 
 
-def orphans(tx: Tx) -> deque[int]:
+def orphans(tx: Tx) -> Todo:
     """Pending objects whose lease has no row."""
     return _ids(
         tx,
@@ -72,37 +91,39 @@ def orphans(tx: Tx) -> deque[int]:
     )
 
 
-def gc_orphans(catalog: Catalog, objects: Objects, todo: deque[int]) -> int:
+def gc_orphans(catalog: Catalog, objects: Objects, todo: Todo) -> int:
     """Pending objects of ended leases → deleting. Rule 12: only once the staging folder is gone, for until
     then a writer that wakes up may still rename a file into the store."""
     done = 0
     with catalog.write("gc_orphans") as tx:
-        for one in _slice(todo):
+        for one in todo.slice():
             row = tx.row("SELECT lease FROM object WHERE id = ? AND state = 'pending'", (one,))
             if row is None or tx.row("SELECT 1 FROM lease WHERE id = ?", (row[0],)) is not None:
                 continue
             if not objects.has_staging(row[0]):
                 done += tx.run("UPDATE object SET state = 'deleting' WHERE id = ?", (one,))
+    todo.learn(tx.held)
     return done
 
 
 # -- retiring
 
 
-def retirable_blobs(tx: Tx, young: float) -> deque[int]:
+def retirable_blobs(tx: Tx, young: float) -> Todo:
     """Blobs that nothing needs, created at or before `young` (seconds since 1970). What they alone need comes
     up once they are retired."""
     return _ids(tx, f"SELECT b.id FROM blob b WHERE {rules.RETIRE_BLOB} AND {rules.NO_LIVE_PARENT}", (young,))
 
 
-def gc_retire_blobs(catalog: Catalog, todo: deque[int], young: float) -> int:
+def gc_retire_blobs(catalog: Catalog, todo: Todo, young: float) -> int:
     """Live → retired, where no tag, pin, name or live parent is and the blob is not young; its loose file
     too."""
     done = 0
     with catalog.write("gc_retire_blobs", durable=False) as tx:
         gen = rules.next_gen(tx)
-        for one in _slice(todo):
+        for one in todo.slice():
             done += _retire_blob(tx, one, gen, young)
+    todo.learn(tx.held)
     return done
 
 
@@ -125,39 +146,40 @@ def _retire_blob(tx: WriteTx, blob_id: int, gen: int, young: float) -> int:
     return 1
 
 
-def retirable_objects(tx: Tx) -> deque[int]:
+def retirable_objects(tx: Tx) -> Todo:
     """Live objects that no live blob depends on, and segments all of whose packs are gone."""
     return _ids(tx, f"SELECT o.id FROM object o WHERE {rules.RETIRE_OBJECT}")
 
 
-def gc_retire_objects(catalog: Catalog, todo: deque[int]) -> int:
+def gc_retire_objects(catalog: Catalog, todo: Todo) -> int:
     """Live → retired, where no live blob has an edge and no lease a name."""
     done = 0
     with catalog.write("gc_retire_objects", durable=False) as tx:
         gen = rules.next_gen(tx)
-        for one in _slice(todo):
+        for one in todo.slice():
             done += tx.run(
                 "UPDATE object AS o SET state = 'retired', retired_gen = ?"
                 f" WHERE o.id = ? AND {rules.RETIRE_OBJECT}",
                 (gen, one),
             )
+    todo.learn(tx.held)
     return done
 
 
 # -- purging
 
 
-def purgeable_blobs(tx: Tx) -> deque[int]:
+def purgeable_blobs(tx: Tx) -> Todo:
     """Retired blobs that no older lease may still want and no row points at."""
     return _ids(tx, f"SELECT b.id FROM blob b WHERE {rules.PURGE_BLOB}", (rules.floor(tx),))
 
 
-def gc_purge_blobs(catalog: Catalog, todo: deque[int]) -> int:
+def gc_purge_blobs(catalog: Catalog, todo: Todo) -> int:
     """Delete the rows of retired blobs, with their edges and child rows."""
     done = 0
     with catalog.write("gc_purge_blobs", durable=False) as tx:
         floor = rules.floor(tx)
-        for one in _slice(todo):
+        for one in todo.slice():
             if tx.row(f"SELECT 1 FROM blob b WHERE b.id = ? AND {rules.PURGE_BLOB}", (one, floor)) is None:
                 continue
             for table, column in (
@@ -168,25 +190,27 @@ def gc_purge_blobs(catalog: Catalog, todo: deque[int]) -> int:
             ):
                 tx.run(f"DELETE FROM {table} WHERE {column} = ?", (one,))
             done += 1
+    todo.learn(tx.held)
     return done
 
 
-def purgeable_objects(tx: Tx) -> deque[int]:
+def purgeable_objects(tx: Tx) -> Todo:
     """Retired objects that no older lease may still want and no row refers to."""
     return _ids(tx, f"SELECT o.id FROM object o WHERE {rules.PURGE_OBJECT}", (rules.floor(tx),))
 
 
-def gc_purge_objects(catalog: Catalog, todo: deque[int]) -> int:
+def gc_purge_objects(catalog: Catalog, todo: Todo) -> int:
     """Retired → deleting: it never comes back."""
     done = 0
     with catalog.write("gc_purge_objects") as tx:
         floor = rules.floor(tx)
-        for one in _slice(todo):
+        for one in todo.slice():
             done += tx.run(
                 "UPDATE object AS o SET state = 'deleting', retired_gen = NULL"
                 f" WHERE o.id = ? AND {rules.PURGE_OBJECT}",
                 (one, floor),
             )
+    todo.learn(tx.held)
     return done
 
 
@@ -291,7 +315,7 @@ def plan(tx: Tx, young: float) -> Garbage:
     """What a collection would take now; changes nothing."""
     taken = {int(row[0]) for row in tx.rows("SELECT id FROM blob WHERE state = 'retired'")}
     lost: Counter[int] = Counter()
-    todo = retirable_blobs(tx, young)
+    todo = retirable_blobs(tx, young).ids
     found = []
     held = f"SELECT 1 FROM blob b WHERE b.id = ? AND {rules.RETIRE_BLOB}"
     while todo:
@@ -309,7 +333,7 @@ def plan(tx: Tx, young: float) -> Garbage:
     retired = "SELECT b.digest, b.size FROM blob b WHERE b.state = 'retired'"
     rows = tx.rows(retired) + [tx.row("SELECT digest, size FROM blob WHERE id = ?", (one,)) for one in found]
     result.blobs.extend((Digest.unpack(row[0]), row[1]) for row in rows if row is not None)
-    objects = set(retirable_objects(tx))
+    objects = set(retirable_objects(tx).ids)
     for one, edges in lost.items():
         live = tx.value(
             "SELECT count(*) FROM place e JOIN blob b ON b.id = e.blob"
@@ -320,7 +344,7 @@ def plan(tx: Tx, young: float) -> Garbage:
         if live == edges and named is None:
             objects.add(one)
     going = "SELECT id FROM object WHERE state IN ('retired', 'deleting')"
-    objects |= {int(row[0]) for row in tx.rows(going)} | set(orphans(tx))
+    objects |= {int(row[0]) for row in tx.rows(going)} | set(orphans(tx).ids)
     for (one,) in tx.rows("SELECT id FROM object WHERE kind = 'index' AND state = 'live'"):
         packs = tx.rows(
             "SELECT p.id FROM covers v JOIN object p ON p.id = v.pack WHERE v.segment = ?", (one,)
@@ -365,7 +389,7 @@ def collect(
     result.leases = len(lease_expire(catalog))
     gc_tmp(catalog, objects)
 
-    def drain(find: Callable[[Tx], deque[int]], step: Callable[[deque[int]], int]) -> int:
+    def drain(find: Callable[[Tx], Todo], step: Callable[[Todo], int]) -> int:
         with catalog.read() as tx:
             todo = find(tx)
         done = 0
@@ -415,5 +439,5 @@ def _delete(catalog: Catalog, objects: Objects, result: Collected, check: Callab
         time.sleep(PAUSE)
 
 
-def _ids(tx: Tx, sql: str, values: tuple[float, ...] = ()) -> deque[int]:
-    return deque(int(row[0]) for row in tx.each(sql, values))
+def _ids(tx: Tx, sql: str, values: tuple[float, ...] = ()) -> Todo:
+    return Todo(int(row[0]) for row in tx.each(sql, values))

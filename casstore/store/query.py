@@ -6,7 +6,7 @@ finds.)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -111,20 +111,62 @@ def loose_blobs(tx: Tx, *, idle_before: float, retry_refused: bool = False) -> l
 
 
 class ObjectRow(NamedTuple):
-    """An object as the catalog knows it (bytes)."""
+    """An object as the catalog knows it (bytes). `dirty`: edges lost since its live bytes were measured."""
 
     key: str
     kind: str
     state: str
     size: int
     chunk_bytes: int
+    deep: bool
+    dirty: int
+    damaged: bool
+
+
+_OBJECT = "SELECT key, kind, state, size, chunk_bytes, deep, dirty, damaged FROM object"
 
 
 def objects(tx: Tx, kind: str | None = None) -> Iterator[ObjectRow]:
     """All objects, oldest first; only while the transaction is open."""
     where, values = ("", ()) if kind is None else (" WHERE kind = ?", (kind,))
-    for row in tx.each(f"SELECT key, kind, state, size, chunk_bytes FROM object{where} ORDER BY id", values):
+    for row in tx.each(f"{_OBJECT}{where} ORDER BY id", values):
         yield ObjectRow(*row)
+
+
+def worn_packs(tx: Tx, kind: str, small: int) -> list[ObjectRow]:
+    """Live packs of a kind that may be worth rewriting: those not packed hard, those that lost an edge since they were
+    measured, those smaller than `small` bytes. The oldest first."""
+    rows = tx.rows(
+        f"{_OBJECT} WHERE kind = ? AND state = 'live' AND damaged = 0"
+        " AND (deep = 0 OR dirty > 0 OR size < ?) ORDER BY id",
+        (kind, small),
+    )
+    return [ObjectRow(*row) for row in rows]
+
+
+def covered_packs(tx: Tx, segments: Sequence[str]) -> set[str]:
+    """Keys of the packs that these index segments have entries of and that have a row."""
+    return {
+        row[0]
+        for key in segments
+        for row in tx.rows(
+            "SELECT p.key FROM object s JOIN covers v ON v.segment = s.id JOIN object p ON p.id = v.pack WHERE s.key = ?",
+            (key,),
+        )
+    }
+
+
+def gone_packs(tx: Tx, segments: Sequence[str]) -> set[str]:
+    """Those of `covered_packs` that are on their way out for good (rule 9: a retired one may yet be revived)."""
+    return {
+        row[0]
+        for key in segments
+        for row in tx.rows(
+            "SELECT p.key FROM object s JOIN covers v ON v.segment = s.id JOIN object p ON p.id = v.pack"
+            " WHERE s.key = ? AND p.state = 'deleting'",
+            (key,),
+        )
+    }
 
 
 def users(tx: Tx, key: str) -> Iterator[tuple[Digest, U32]]:
@@ -135,3 +177,32 @@ def users(tx: Tx, key: str) -> Iterator[tuple[Digest, U32]]:
         (key,),
     ):
         yield Digest.unpack(raw), unpack_intervals(used)
+
+
+class Dirty(NamedTuple):
+    """A live pack that lost edges since its live bytes were last measured; `dirty` is for `collector.gc_clean`."""
+
+    key: str
+    kind: str
+    size: int
+    chunk_bytes: int
+    dirty: int
+
+
+def dirty_packs(tx: Tx) -> list[Dirty]:
+    """Live data and metadata packs whose live bytes want measuring, oldest first."""
+    rows = tx.rows(
+        "SELECT key, kind, size, chunk_bytes, dirty FROM object"
+        " WHERE dirty > 0 AND state = 'live' AND kind IN ('data', 'metadata') ORDER BY id"
+    )
+    return [Dirty(*row) for row in rows]
+
+
+def live_intervals(tx: Tx, key: str) -> U32:
+    """The chunk addresses of a data pack that live blobs use, as merged intervals."""
+    rows = tx.rows(
+        "SELECT e.used FROM object o JOIN place e ON e.object = o.id JOIN blob b ON b.id = e.blob"
+        " WHERE o.key = ? AND b.state = 'live'",
+        (key,),
+    )
+    return merge_intervals(unpack_intervals(b"".join(row[0] for row in rows)))
