@@ -1,12 +1,12 @@
-"""The collector's transactions: the gc rows of PROTOCOL.md, a function of that name each, and `collect`, which
-runs them in order until nothing is left to do.
+"""The collector's transactions: the gc rows of PROTOCOL.md, a function of that name each, and `collect`,
+which runs them in order until nothing is left to do.
 
-Nothing here trusts what was read before: candidates come from a snapshot, and each change tests its guard again
-in its own transaction. A `Todo` of candidates is worked off in slices, a transaction each: call the function
-until the Todo is empty. Files are unlinked outside of transactions.
+Nothing here trusts what was read before: candidates come from a snapshot, and each change tests its guard
+again in its own transaction. A `Todo` of candidates is worked off in slices, a transaction each: call the
+function until the Todo is empty. Files are unlinked outside of transactions.
 
-Only the step before unlinking, to `deleting`, is a durable commit; it makes durable all that came before it. The
-others hold the write lock for no fsync: a power loss may undo the last of them, and they are done again.
+Only the step before unlinking, to `deleting`, is a durable commit; it makes durable all that came before it.
+The others hold the write lock for no fsync: a power loss may undo the last of them, and they are done again.
 """
 
 from __future__ import annotations

@@ -22,13 +22,15 @@ from .objects import check_key
 
 
 class NewObject(NamedTuple):
-    """A published object as its commit describes it: bytes of its file, uncompressed bytes of its chunks
-    (data packs), keys of the packs that it has entries of (index segments)."""
+    """A published object as its commit describes it: bytes of its file, uncompressed bytes of its chunks and
+    whether they are packed as hard as they will be (data packs), keys of the packs that it has entries of
+    (index segments)."""
 
     key: str
     size: int
     chunk_bytes: int = 0
     packs: tuple[str, ...] = ()
+    deep: bool = False
 
 
 # -- leases
@@ -321,8 +323,8 @@ def use_object(tx: WriteTx, lease: int, opened: int, key: str, described: NewObj
         if described is None:
             raise UsageError("the commit does not describe this object", what=key)
         tx.run(
-            "UPDATE object SET state = 'live', size = ?, chunk_bytes = ? WHERE id = ?",
-            (described.size, described.chunk_bytes, row[0]),
+            "UPDATE object SET state = 'live', size = ?, chunk_bytes = ?, deep = ? WHERE id = ?",
+            (described.size, described.chunk_bytes, int(described.deep), row[0]),
         )
     elif row[1] == "retired":
         tx.run("UPDATE object SET state = 'live', retired_gen = NULL WHERE id = ?", (row[0],))

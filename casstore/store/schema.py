@@ -38,6 +38,7 @@ CREATE TABLE lease (
 CREATE INDEX lease_opened ON lease (opened_gen);
 
 -- A file under an immutable key. `lease`: who wrote it; no foreign key, for pending rows outlive their lease.
+-- `deep`: a data pack that gc wrote, packed hard.
 -- `dirty` counts the edges of live blobs that it lost since its live bytes were last measured.
 CREATE TABLE object (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -48,12 +49,14 @@ CREATE TABLE object (
     retired_gen INTEGER,
     size INTEGER NOT NULL DEFAULT 0,
     chunk_bytes INTEGER NOT NULL DEFAULT 0,
+    deep INTEGER NOT NULL DEFAULT 0,
     dirty INTEGER NOT NULL DEFAULT 0,
     damaged INTEGER NOT NULL DEFAULT 0,
     CHECK ((state = 'retired') = (retired_gen IS NOT NULL))
 );
 CREATE INDEX object_not_live ON object (state, lease) WHERE state <> 'live';
 CREATE INDEX object_dirty ON object (id) WHERE dirty > 0;
+CREATE INDEX object_light ON object (kind, id) WHERE deep = 0 AND state = 'live';
 CREATE INDEX object_index ON object (state) WHERE kind = 'index';
 
 -- `loc`: the loose object, or the metadata pack that holds the record (frame, offset, length) of the blob's
