@@ -8,7 +8,6 @@ stored as references. All of them release the GIL while they work.
 from __future__ import annotations
 
 import sys
-import threading
 from typing import Any
 
 import lz4.block
@@ -30,14 +29,6 @@ _LEVELS = {str(level) for level in range(1, MAX_LEVEL + 1)}
 # begin of the other, and no frame of ours needs a larger one.
 _WINDOW_LOG = 23
 _DECODER: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG}
-
-
-class _Contexts(threading.local):
-    def __init__(self) -> None:
-        self.compressors: dict[int, zstd.ZstdCompressor] = {}
-
-
-_contexts = _Contexts()
 
 
 def parse(codec: str) -> tuple[int, int]:
@@ -62,7 +53,7 @@ def compress(codec: str, raw: Buffer, prefix: Buffer | None = None) -> tuple[int
         raise ValueError(f"a frame has 1 to {MAX_FRAME} bytes, not {length}")
     stored: Buffer
     if number == ZSTD:
-        stored = _zstd(raw, level) if prefix is None else _zstd_leaning(raw, level, prefix)
+        stored = bytes(zstd.compress(raw, level)) if prefix is None else _zstd_leaning(raw, level, prefix)
     elif prefix is not None:
         raise ValueError("only zstd takes a prefix")
     elif number == LZ4:
@@ -95,14 +86,6 @@ def decompress(
     if len(raw) != raw_length or not whole:
         raise Damaged("frame of another length than claimed", what=what)
     return raw
-
-
-def _zstd(raw: Buffer, level: int) -> bytes:
-    # Taken out while it works: one that failed half-way is not put back.
-    compressor = _contexts.compressors.pop(level, None) or zstd.ZstdCompressor(level=level)
-    stored = bytes(compressor.compress(raw, compressor.FLUSH_FRAME))
-    _contexts.compressors[level] = compressor
-    return stored
 
 
 def _zstd_leaning(raw: Buffer, level: int, prefix: Buffer) -> bytes:

@@ -41,6 +41,7 @@ _FRAME = struct.Struct("<4sBBHIIHHI")
 _TABLE = struct.Struct("<4sHBB16sII")
 # offset of the table, its length with this trailer, BLAKE3, magic
 _TRAILER = struct.Struct("<QQ32s8s")
+_ZSTD = 2  # the one codec that takes a prefix
 _HEADER_MAGIC = b"casspack"
 _FRAME_MAGIC = b"cFr\xf1"
 _TABLE_MAGIC = b"cTb\xf1"
@@ -188,7 +189,7 @@ def encode_frame(number: int, codec: int, raw_length: int, stored: Buffer, base:
     length = len(memoryview(stored))
     if not (0 <= number < MAX_FRAMES and 0 < raw_length <= MAX_FRAME and 0 < length <= MAX_FRAME):
         raise ValueError(f"no frame can be number {number}, {raw_length} bytes raw, {length} stored")
-    if base is not None and (base == number or not 0 <= base < MAX_FRAMES):
+    if base is not None and (base == number or not 0 <= base < MAX_FRAMES or codec != _ZSTD):
         raise ValueError(f"frame {number} cannot lean on {base}")
     head = _FRAME.pack(
         _FRAME_MAGIC, codec, 0, 0, raw_length, length, number, 0 if base is None else base + 1, 0
@@ -374,6 +375,8 @@ def _check_frames(frames: Frames, what: str) -> int:
     leaning = np.flatnonzero(base)
     if len(leaning) and (base.max() > len(frames) or np.any(base[base[leaning] - 1])):
         raise Damaged("frame leans on one that is not there, or that itself leans", what=what)
+    if np.any(frames["codec"][leaning] != _ZSTD):
+        raise Damaged("frame leans on another without a codec that can", what=what)
     order = np.argsort(frames["offset"], kind="stable")
     ends = HEADER_SIZE + np.cumsum(stored[order] + FRAME_HEADER_SIZE)
     begins = np.concatenate(([HEADER_SIZE], ends))

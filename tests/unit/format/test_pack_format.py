@@ -78,6 +78,7 @@ def test_a_pack_id_has_16_bytes(pack_id: bytes) -> None:
         (0, 1, b"", None),
         (0, 1, b"x", 0),
         (0, 1, b"x", MAX_FRAMES),
+        (0, 1, b"x", 1),  # under codec 0
     ],
 )
 def test_impossible_frames_are_not_written(number: int, raw: int, stored: bytes, base: int | None) -> None:
@@ -145,10 +146,14 @@ def test_frames_that_cannot_be_are_not_written(frames: Frames) -> None:
 
 def test_bases_are_one_deep() -> None:
     frames = frame_rows([100, 100, 100])
+    frames["codec"] = 2
     frames["base"] = [0, 1, 1]
     pack.encode_table(table_of(frames, [], []), PACK_ID)
     frames["base"] = [0, 1, 2]
-    with pytest.raises(ValueError, match="leans"):
+    with pytest.raises(ValueError, match="itself leans"):
+        pack.encode_table(table_of(frames, [], []), PACK_ID)
+    frames["base"], frames["codec"][1] = [0, 1, 0], 1
+    with pytest.raises(ValueError, match="without a codec"):
         pack.encode_table(table_of(frames, [], []), PACK_ID)
 
 
