@@ -22,7 +22,8 @@ DOORS = {
     "store/catalog.py": "SQLite opens its own file; only whether it is there is asked",
     "flow/source.py": "files that the user named, to read",
     "transport/": "archives and folders that the user named",
-    "api.py": "the file that the user named for `save` and `blob put`",
+    "image/save.py": "the archive that the user named: a temporary file, then a rename",
+    "api.py": "the file that the user named for `blob put`",
     "cli/": "demo makes its own files in a temporary folder; save looks at its target",
 }
 _OS_FILE_CALLS = re.compile(
