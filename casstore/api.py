@@ -1,0 +1,286 @@
+"""The library's façade: everything that the command line can do, from Python. It prints nothing and reads no environment.
+
+    with casstore.open("/srv/store") as store:
+        store.load("images.tar")
+        for image in store.images():
+            print(image.repository, image.tag, image.id)
+
+Rooms below are imported when they are first needed: listing a store must not wait for what packs one.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from .digest import Digest
+from .errors import Conflict, Interrupted, OutOfSpace, UsageError
+from .format.storefile import StoreFile
+from .image.listing import Filters, ImageSummary
+from .image.listing import images as _images
+from .model import Cutter, Progress
+from .store.site import open_site, read_store_file
+
+if TYPE_CHECKING:
+    from .image.blobs import BlobSummary, VerifyReport
+    from .image.load import LoadReport
+    from .image.tags import Step
+    from .store.volume import Volume
+    from .upkeep.check import CheckReport
+    from .upkeep.df import DfReport
+    from .upkeep.gc import GcReport
+
+MIN_CHUNK, MAX_CHUNK = 4 << 10, 256 << 10
+
+
+def open(
+    path: str | Path = "casstore", *, create: bool = True, progress: Progress | None = None
+) -> Store:
+    """Open the store at `path`; with `create`, make it where there is none. StoreUnusable otherwise."""
+    return Store(Path(path), create=create, progress=progress)
+
+
+def init(path: str | Path, *, chunk_digest: str = "sha256", chunk_size: int = 16 << 10) -> None:
+    """Make an empty store. `chunk_size`: average bytes of a chunk, a power of two from 4 KiB to 256 KiB; `chunk_digest`:
+    sha256 or blake3. Both are for ever. Conflict where there is a store already."""
+    if chunk_digest not in ("sha256", "blake3"):
+        raise UsageError(f'unknown chunk digest "{chunk_digest}"', hint="sha256 or blake3")
+    if chunk_size & (chunk_size - 1) or not MIN_CHUNK <= chunk_size <= MAX_CHUNK:
+        raise UsageError("the chunk size must be a power of two from 4KiB to 256KiB", what=str(chunk_size))
+    root = Path(path)
+    if read_store_file(root) is not None:
+        raise Conflict("there is a store already", what=str(root))
+    cutter = Cutter(minimum=chunk_size // 4, average=chunk_size, maximum=chunk_size * 4)
+    open_site(root, create=_new_store(chunk_digest, cutter)).close()
+
+
+def _new_store(chunk_digest: str = "sha256", cutter: Cutter | None = None) -> StoreFile:
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return StoreFile(id=secrets.token_hex(16), created=now, chunk_digest=chunk_digest, cutter=cutter or Cutter())
+
+
+class Store:
+    """An open store. Any number of threads and processes may work on one store at the same time."""
+
+    def __init__(self, root: Path, *, create: bool, progress: Progress | None) -> None:
+        self.root = root
+        self.progress = progress
+        self._site = open_site(root, create=_new_store() if create else None)
+        self._stop = threading.Event()
+        self.blobs = Blobs(self)
+        self.config = Config(self)
+
+    # -- the common part
+
+    @cached_property
+    def volume(self) -> Volume:
+        """The store as the rooms below know it."""
+        from .store.volume import Volume
+
+        return Volume(self._site)
+
+    def close(self) -> None:
+        """Close all files. The store may not be used afterwards."""
+        if "volume" in self.__dict__:
+            self.volume.close()
+        self._site.close()
+
+    def stop(self) -> None:
+        """Ask a running gc or check, in another thread, to stop at the next step (Interrupted)."""
+        self._stop.set()
+
+    def _check(self) -> None:
+        if self._stop.is_set():
+            raise Interrupted("interrupted; nothing was lost")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _writing(self, pack: str | None) -> dict[str, Any]:
+        """What every command that brings content needs to know; OutOfSpace where the disk is nearly full."""
+        from .store import settings
+
+        with self._site.catalog.read() as tx:
+            kept = settings.everything(tx)
+        free, least = self._site.objects.free(), settings.size(kept["min-free"])
+        if free < least:
+            raise OutOfSpace(
+                f"only {free} bytes are free, less than min-free ({kept['min-free']})",
+                what=str(self.root),
+                hint="make room, or casstore config set min-free",
+            )
+        return {"pack": pack or "now", "codec": kept["compression"], "progress": self.progress}
+
+    # -- images
+
+    def load(
+        self, source: str | Path | int, *, platform: str | None = None, all_platforms: bool = False, pack: str | None = None
+    ) -> LoadReport:
+        """Load images from an archive: a path or an open descriptor. All of it, or nothing."""
+        from .image.load import load
+
+        return load(self.volume, source, platform=platform, all_platforms=all_platforms, **self._writing(pack))
+
+    def save(self, references: Sequence[str], out: str | Path | int, *, format: str = "docker-archive") -> None:
+        """Save images to a path or an open descriptor; `format`: docker-archive or oci-archive."""
+        from .image.save import save
+
+        save(self.volume, references, out, format=format, progress=self.progress)
+
+    def import_image(
+        self,
+        source: str | Path | int,
+        reference: str | None = None,
+        *,
+        message: str = "",
+        platform: str | None = None,
+        pack: str | None = None,
+    ) -> Digest:
+        """Make an image of a root file system's tar; returns its ID."""
+        from .image.importing import import_image
+
+        return import_image(
+            self.volume, source, reference, message=message, wanted=platform, **self._writing(pack)
+        )
+
+    def images(self, pattern: str | None = None, *, all: bool = False, filters: Filters = ()) -> list[ImageSummary]:
+        """The images, newest first."""
+        return _images(self._site.catalog, pattern, everything=all, filters=filters)
+
+    def tag(self, source: str, target: str) -> None:
+        """Give an image a (further) name."""
+        from .image.tags import tag
+
+        tag(self._site.catalog, source, target)
+
+    def remove(self, references: Iterable[str], *, force: bool = False, prune: bool = True) -> Iterator[Step]:
+        """Remove names, and images that have none left; yields ("Untagged" | "Deleted" | "Error", text)."""
+        from .image.tags import remove
+
+        return remove(self.volume, references, force=force, prune=prune)
+
+    def verify(self, reference: str) -> VerifyReport:
+        """Read every blob of an image back and compare it with its digest."""
+        from .image.blobs import verify
+        from .image.content import closure
+        from .image.resolve import resolve
+
+        with self._site.catalog.read() as tx:
+            found = resolve(tx, reference)
+            blobs = closure(tx, found.target)
+        configs = {found.image.config}
+        kinds = [(d, "config" if d in configs else _kind(info.media_type)) for d, info in blobs.items()]
+        return verify(self.volume, kinds)
+
+    # -- upkeep
+
+    def gc(self, *, dry_run: bool = False, grace: float | None = None, budget: float | None = None) -> GcReport:
+        """Collect what nothing needs, then pack and repack. `grace`, `budget`: seconds (default: 600; pack.budget)."""
+        from .store import settings
+        from .upkeep.gc import GRACE, gc
+
+        with self._site.catalog.read() as tx:
+            kept = settings.everything(tx)
+        return gc(
+            self.volume,
+            dry_run=dry_run,
+            grace=GRACE if grace is None else grace,
+            budget=settings.seconds(kept["pack.budget"]) if budget is None else budget,
+            codec=kept["compression"],
+            check=self._check,
+            progress=self.progress,
+        )
+
+    def check(self, *, read_data: bool = False, repair: bool = False) -> CheckReport:
+        """Check every object and blob; with `read_data` every byte; with `repair` mend what can be."""
+        from .upkeep.check import check
+
+        return check(self.volume, read_data=read_data, repair=repair, stop=self._check, progress=self.progress)
+
+    def df(self, *, verbose: bool = True) -> DfReport:
+        """What the store holds and takes; with `verbose` for each image too."""
+        from .image.content import per_image
+        from .upkeep.df import df
+
+        return df(self.volume, (lambda: per_image(self.volume)) if verbose else None)
+
+
+class Blobs:
+    """Single blobs of a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def put(self, source: str | Path | int, *, pack: str | None = None) -> Digest:
+        """Store a file or an open descriptor as one blob, pinned until `rm`."""
+        from .image.blobs import put
+
+        return put(self._store.volume, source, **self._store._writing(pack))
+
+    def cat(self, digest: Digest, start: int = 0, end: int | None = None) -> Iterator[memoryview]:
+        """A blob's bytes [start, end), verified."""
+        from .image.blobs import cat
+
+        return cat(self._store.volume, digest, start, end)
+
+    def ls(self) -> Iterator[BlobSummary]:
+        """All blobs, by digest."""
+        from .image.blobs import ls
+
+        return ls(self._store.volume)
+
+    def inspect(self, digest: Digest) -> dict[str, Any]:
+        """What the store knows of a blob."""
+        from .image.blobs import inspect
+
+        return inspect(self._store.volume, digest)
+
+    def rm(self, digests: Iterable[Digest]) -> None:
+        """Unpin blobs; gc takes those that nothing needs."""
+        from .image.blobs import rm
+
+        rm(self._store.volume, digests)
+
+
+class Config:
+    """The settings of a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def get(self, key: str) -> str:
+        """One setting; UsageError where there is none of that name."""
+        from .store import settings
+
+        with self._store._site.catalog.read() as tx:
+            return settings.get(tx, key)
+
+    def set(self, key: str, value: str) -> None:
+        """Change one."""
+        from .store import settings
+
+        settings.change(self._store._site.catalog, key, value)
+
+    def ls(self) -> dict[str, str]:
+        """All of them."""
+        from .store import settings
+
+        with self._store._site.catalog.read() as tx:
+            return settings.everything(tx)
+
+
+def _kind(media_type: str) -> str:
+    if "index" in media_type or "manifest.list" in media_type:
+        return "index"
+    return "manifest" if "manifest" in media_type else "layer"

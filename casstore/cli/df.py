@@ -18,7 +18,7 @@ _HEADERS = {"Reference": "REFERENCE", "Size": "SIZE", "Shared": "SHARED SIZE", "
 @pass_app
 def df(app: App, verbose: bool, form: str | None) -> None:
     """Show what the store holds and how much space it takes."""
-    report = app.open().df()
+    report = app.open().df(verbose=verbose)
     totals = {name: getattr(report, name) for name in _TOTALS}
     if form is not None:
         if verbose:

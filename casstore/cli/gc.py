@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import click
 
 from .base import App, Command, format_option, pass_app
 from .output import line, show
 from .units import human_size, parse_duration
+
+if TYPE_CHECKING:
+    from ..api import GcReport
 
 _HEADERS = {"Action": "ACTION", "Kind": "KIND", "Name": "NAME", "Size": "SIZE", "Reason": "REASON"}
 
@@ -22,11 +26,21 @@ _HEADERS = {"Action": "ACTION", "Kind": "KIND", "Name": "NAME", "Size": "SIZE", 
 def gc(app: App, dry_run: bool, grace: str | None, budget: str | None, form: str | None) -> None:
     """Collect what no tag, pin or running command needs, then pack and repack.
 
-    Safe beside any other command.
+    Safe beside any other command. With --dry-run, --format is about the lines of the plan, else about the totals.
     """
     spared = None if grace is None else parse_duration(grace)
     longest = None if budget is None else parse_duration(budget)
     report = app.open().gc(dry_run=dry_run, grace=spared, budget=longest)
+    if dry_run:
+        _plan(report, form)
+    elif form is not None:
+        totals = dataclasses.asdict(report.totals)
+        show([totals], form, {name: name.replace("_", " ").upper() for name in totals}, tuple(totals))
+    if form is None:
+        _totals(report, dry_run)
+
+
+def _plan(report: GcReport, form: str | None) -> None:
     size = human_size if form is None or form.startswith("table") else int
     rows = (
         {
@@ -38,9 +52,17 @@ def gc(app: App, dry_run: bool, grace: str | None, budget: str | None, form: str
         }
         for row in report.rows
     )
-    if dry_run or form is not None:
+    if report.rows or form is not None:
         show(rows, form, _HEADERS, tuple(_HEADERS))
-    if form is None:
-        for name, value in dataclasses.asdict(report.totals).items():
-            text = human_size(value) if name.endswith("bytes") else f"{value:g}"
-            line(f"{name.replace('_', ' ').capitalize()}: {text}")
+
+
+def _totals(report: GcReport, dry_run: bool) -> None:
+    did = report.totals
+    line(f"Deleted:    {did.blobs_deleted} blobs, {did.objects_deleted} objects")
+    line(f"Freed:      {human_size(did.freed_bytes)}")
+    line(f"Packed:     {did.blobs_packed} blobs")
+    line(f"Rewritten:  {did.packs_rewritten} packs")
+    if did.packs_left and not dry_run:
+        line(f"Left:       {did.packs_left}, for a run with more budget")
+    if dry_run:
+        line("Nothing was changed: this was a dry run, and these are upper bounds.")

@@ -29,7 +29,8 @@ def verify(app: App, context: click.Context, form: str | None, reference: str) -
         }
         for row in report.rows
     ]
-    show(rows, form, _HEADERS, tuple(_HEADERS))
+    columns = ("Digest", "Kind", "Size") if report.ok else tuple(_HEADERS)
+    show(rows, form, _HEADERS, columns)
     if form is None and report.ok:
         line(f"{reference}: {len(rows)} blobs verified")
     if not report.ok:

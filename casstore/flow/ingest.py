@@ -99,6 +99,7 @@ class Ingest:
         self._inline: dict[Digest, tuple[bytes, str, tuple[Digest, ...]]] = {}
         self._loose: dict[Digest, tuple[NewBlob, Staged]] = {}
         self._old_packs: dict[int, str] = {}  # value slot in the map → key of a pack that was there before
+        self._verdict: dict[int, bool] = {}  # number in the index set → may its pack be used
         self._slot_of: dict[int, int] = {}  # number in the index set → value slot
 
     # -- taking blobs
@@ -189,11 +190,14 @@ class Ingest:
                 self._old_packs[slot] = pack_key(self._index.packs[number])
             return slot
 
-    def _name(self, numbers: U32) -> Mask:
+    def _name(self, numbers: U32, _: U32) -> Mask:
         # PROTOCOL rule 2: a hit counts only once the pack is named under our lease, its state tested in that transaction.
-        keys = [pack_key(self._index.packs[int(n)]) for n in numbers]
-        seen = protocol.name_objects(self._volume.catalog, self._lease, keys)
-        return np.array([key in seen for key in keys], np.bool_)
+        fresh = [int(n) for n in np.unique(numbers) if int(n) not in self._verdict]
+        if fresh:
+            keys = {n: pack_key(self._index.packs[n]) for n in fresh}
+            seen = protocol.name_objects(self._volume.catalog, self._lease, keys.values())
+            self._verdict.update((n, key in seen) for n, key in keys.items())
+        return np.array([self._verdict[int(n)] for n in numbers], np.bool_)
 
     # -- finishing
 

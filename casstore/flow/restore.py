@@ -20,8 +20,8 @@ from ..digest import Digest
 from ..errors import Damaged
 from ..format import recipe as recipe_format
 from ..kernels import hashing, spans
-from ..model import FRAME_BITS, MAX_FRAME, U8, U32, U64, BlobInfo, ChunkList
-from ..store.index import IndexSet
+from ..model import FRAME_BITS, MAX_FRAME, U8, U32, U64, BlobInfo, ChunkList, Mask, Used
+from ..store.index import Accept, IndexSet
 from ..store.objects import pack_id, pack_key
 from ..store.packs import PackCache
 from ..store.volume import Volume
@@ -132,7 +132,7 @@ class _Packed:
         self.digests: U8 = np.concatenate([recipe.literals.digests, recipe.payloads.digests])
         self.lengths: U32 = np.concatenate([recipe.literals.lengths, recipe.payloads.lengths])
         self.recipe = recipe
-        located = index.locate(self.digests, [pack_id(use.key) for use in place.uses])
+        located = index.locate(self.digests, _within(index, place.uses))
         if not located.found.all():
             lost = int(np.flatnonzero(~located.found)[0])
             raise Damaged(
@@ -180,6 +180,32 @@ class _Packed:
             names = hashing.names(source, starts, self.lengths[mine])
             if not np.array_equal(names, self.digests[mine]):
                 raise Damaged("a chunk is not what its name says", what="pack", hint="run casstore check --repair")
+
+
+def _within(index: IndexSet, uses: tuple[Used, ...]) -> Accept:
+    """Takes only what the blob's edges name (rule 11 of PROTOCOL.md): those packs, those intervals of them. Another copy
+    of a chunk may go at any time."""
+    starts: list[U64] = []
+    ends: list[U64] = []
+    for use in uses:
+        number = index.number(pack_id(use.key))
+        if number is not None:
+            base = np.uint64(number << 32)
+            starts.append(use.intervals[:, 0].astype(np.uint64) | base)
+            ends.append(use.intervals[:, 1].astype(np.uint64) | base)
+    low = np.concatenate(starts) if starts else np.empty(0, np.uint64)
+    high = np.concatenate(ends) if ends else np.empty(0, np.uint64)
+    order = np.argsort(low)
+    low, high = low[order], high[order]
+
+    def accept(numbers: U32, addresses: U32) -> Mask:
+        if not len(low):
+            return np.zeros(len(numbers), np.bool_)
+        where = numbers.astype(np.uint64) << np.uint64(32) | addresses
+        at = np.searchsorted(low, where, side="right")
+        return (at > 0) & (where < high[np.maximum(at, 1) - 1])
+
+    return accept
 
 
 class BlobReader:

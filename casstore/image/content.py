@@ -6,10 +6,12 @@ from ..digest import Digest
 from ..errors import Damaged
 from ..flow.restore import BlobReader
 from ..model import BlobInfo
+from ..oci.reference import familiar_repository
 from ..store import names, protocol, query
 from ..store.catalog import Tx
 from ..store.index import IndexSet
 from ..store.volume import Volume
+from .resolve import UNTAGGED
 
 MAX_DOCUMENT = 8 << 20
 """Largest manifest or config that is read whole (bytes)."""
@@ -41,3 +43,16 @@ def read_document(volume: Volume, info: BlobInfo) -> bytes:
             return volume.index(protocol.live_segments(tx))
 
     return b"".join(BlobReader(volume, index, info).read())
+
+
+def per_image(volume: Volume) -> list[tuple[str, list[BlobInfo]]]:
+    """(reference, blobs) of every image: once each, under its first name, or its ID where it has none."""
+    with volume.catalog.read() as tx:
+        targets: dict[Digest, str] = {}
+        for tag in names.tags(tx):
+            targets.setdefault(tag.target, f"{familiar_repository(tag.repository)}:{tag.tag}")
+        for digest, name in names.pins(tx):
+            if name == UNTAGGED:
+                image = names.find_image(tx, digest)
+                targets.setdefault(digest, image.config.hex[:12] if image else digest.hex[:12])
+        return [(name, list(closure(tx, target).values())) for target, name in sorted(targets.items(), key=lambda o: o[1])]

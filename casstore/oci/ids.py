@@ -61,15 +61,14 @@ _RUNTIME: dict[str, Any] = {
 _LEFT_OUT_WHEN_EMPTY = frozenset(
     {
         "ExposedPorts",
-        "Healthcheck",
         "ArgsEscaped",
         "NetworkDisabled",
         "MacAddress",
         "StopSignal",
-        "StopTimeout",
         "Shell",
     }
 )
+_LEFT_OUT_WHEN_ABSENT = frozenset({"Healthcheck", "StopTimeout"})
 _SORTED_MAPS = frozenset({"ExposedPorts", "Volumes", "Labels"})
 _NO_TIME = "0001-01-01T00:00:00Z"
 _DROPPED = ("id", "parent", "Size", "parent_id", "layer_id", "throwaway")
@@ -123,7 +122,7 @@ def config_from_v1(top: dict[str, Any], steps: Sequence[dict[str, Any]], diff_id
 def _marshalled(value: dict[str, Any]) -> dict[str, Any]:
     """A v1 JSON with exactly the fields that docker's own type for it has."""
     found: dict[str, Any] = {key: value[key] for key in _V1_KEYS if value.get(key) not in (None, "", 0)}
-    found.setdefault("created", _NO_TIME)
+    found["created"] = _time(value.get("created"))
     found["container_config"] = _runtime(value.get("container_config"))
     if isinstance(value.get("config"), dict):
         found["config"] = _runtime(value["config"])
@@ -135,7 +134,7 @@ def _runtime(value: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, default in _RUNTIME.items():
         said = given.get(key, default)
-        if not said and key in _LEFT_OUT_WHEN_EMPTY:
+        if said is None and key in _LEFT_OUT_WHEN_ABSENT or not said and key in _LEFT_OUT_WHEN_EMPTY:
             continue
         if key in ("Cmd", "Entrypoint") and isinstance(said, str):
             said = [said]
@@ -144,7 +143,7 @@ def _runtime(value: Any) -> dict[str, Any]:
 
 
 def _history(step: dict[str, Any]) -> dict[str, Any]:
-    made: dict[str, Any] = {"created": step.get("created") or _NO_TIME}
+    made: dict[str, Any] = {"created": _time(step.get("created"))}
     runtime = step.get("container_config")
     command = runtime.get("Cmd") if isinstance(runtime, dict) else None
     words = [command] if isinstance(command, str) else command if isinstance(command, list) else []
@@ -154,6 +153,14 @@ def _history(step: dict[str, Any]) -> dict[str, Any]:
         "comment": step.get("comment"),
     }
     return made | {key: text for key, text in said.items() if text}
+
+
+def _time(text: Any) -> str:
+    """RFC 3339 as Go writes it: no zeros at the end of a fraction."""
+    if not isinstance(text, str) or not text:
+        return _NO_TIME
+    found = re.fullmatch(r"(.*\.[0-9]*?)0+(Z|[+-][0-9:]+)", text)
+    return found[1].rstrip(".") + found[2] if found else text
 
 
 def _version(text: Any) -> tuple[int, ...]:

@@ -7,14 +7,13 @@ answers batches, and writes new ones.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import Damaged
 from ..format import index as index_format
-from ..kernels import table
 from ..model import U8, U32, Mask
 from .objects import ObjectReader, Objects
 
@@ -28,6 +27,9 @@ class Located(NamedTuple):
     found: Mask
     packs: U32
     addresses: U32
+
+
+Accept = Callable[[U32, U32], Mask]
 
 
 def _content(reader: ObjectReader) -> memoryview:
@@ -64,58 +66,35 @@ class IndexSet:
     def __len__(self) -> int:
         return sum(segment.count for segment, _ in self._segments)
 
-    def locate(self, digests: U8, allowed: Callable[[U32], Mask] | Iterable[bytes] | None = None) -> Located:
-        """Where chunks lie. `allowed` limits the packs: an iterable of pack ids, or a function that is given pack
-        numbers found and tells which of them may be used (each number at most once a call)."""
+    def locate(self, digests: U8, accept: Accept | None = None) -> Located:
+        """Where chunks lie. `accept` judges what was found (pack numbers, addresses): of a chunk's copies the first
+        that it takes counts."""
         n = len(digests)
         found = np.zeros(n, np.bool_)
         packs = np.zeros(n, np.uint32)
         addresses = np.zeros(n, np.uint32)
-        judge = self._judge(allowed)
         for segment, numbers in self._segments:
             todo = np.flatnonzero(~found)
             if not len(todo):
                 break
             first, count = segment.find_range(digests[todo])
             rank = 0
-            while True:
-                candidates = np.flatnonzero(count > rank)
-                if not len(candidates):
-                    break
-                ordinals, where = segment.entry(first[candidates] + rank)
-                if len(ordinals) and int(ordinals.max()) >= len(numbers):
-                    raise Damaged("an index entry names a pack that its segment does not list", what="index")
-                global_numbers = numbers[ordinals]
-                usable = judge(global_numbers)
-                hit = todo[candidates[usable]]
+            while len(candidates := np.flatnonzero(count > rank)):
+                ordinals, where = segment.entry(first[candidates] + np.uint32(rank))
+                named = numbers[ordinals]
+                usable = np.ones(len(named), np.bool_) if accept is None else accept(named, where)
+                taken = candidates[usable]
+                hit = todo[taken]
                 found[hit] = True
-                packs[hit] = global_numbers[usable]
+                packs[hit] = named[usable]
                 addresses[hit] = where[usable]
-                count[candidates[usable]] = 0
+                count[taken] = 0
                 rank += 1
         return Located(found, packs, addresses)
 
-    def _judge(self, allowed: Callable[[U32], Mask] | Iterable[bytes] | None) -> Callable[[U32], Mask]:
-        if allowed is None:
-            return lambda numbers: np.ones(len(numbers), np.bool_)
-        if not callable(allowed):
-            verdict = np.zeros(len(self.packs), np.bool_)
-            for pack_id in allowed:
-                number = self._number.get(pack_id)
-                if number is not None:
-                    verdict[number] = True
-            return lambda numbers: verdict[numbers]
-        known = np.zeros(len(self.packs), np.int8)
-        ask = allowed
-
-        def judge(numbers: U32) -> Mask:
-            fresh = np.unique(numbers)
-            fresh = fresh[known[fresh] == 0]
-            if len(fresh):
-                known[fresh] = np.where(ask(fresh), 1, -1)
-            return known[numbers] > 0
-
-        return judge
+    def number(self, pack_id: bytes) -> int | None:
+        """The number of a pack, None where no segment knows it."""
+        return self._number.get(pack_id)
 
 
 def encode_segment(packs: Sequence[tuple[bytes, U8, U32]]) -> bytes:

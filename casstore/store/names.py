@@ -188,6 +188,3 @@ def stats(tx: Tx) -> Stats:
     return Stats(images_, tx.value("SELECT count(*) FROM tag"), blobs_, objects_)
 
 
-def settings(tx: Tx) -> dict[str, str]:
-    """All of `casstore config`."""
-    return dict(tx.rows("SELECT key, value FROM config ORDER BY key"))

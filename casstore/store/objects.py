@@ -438,6 +438,15 @@ class Objects:
         self._writable()
         replace_file(self._named(name), data)
 
+    def usage(self) -> int:
+        """Bytes of all files below STORE."""
+        total = 0
+        for folder, _, files in os.walk(self.root):
+            for file in files:
+                with contextlib.suppress(OSError):
+                    total += os.lstat(os.path.join(folder, file)).st_size  # noqa: PTH118 (hot for millions of files)
+        return total
+
     def free(self) -> int:
         """Bytes that this user may still write to the file system of the store."""
         try:

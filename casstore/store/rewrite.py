@@ -12,7 +12,7 @@ from ..digest import Digest
 from ..errors import Conflict
 from ..model import U32, BlobInfo, NewBlob, Used
 from . import query, rules
-from .catalog import Catalog, WriteTx
+from .catalog import Catalog, Tx, WriteTx
 from .protocol import (
     Commit,
     NewObject,
@@ -169,11 +169,8 @@ def merge_commit(catalog: Catalog, lease: int, replaced: Sequence[str], merged: 
     """
     with catalog.write("merge_commit") as tx:
         opened = opened_gen(tx, lease)
-        old = [
-            tx.value("SELECT id FROM object WHERE key = ? AND kind = 'index' AND state = 'live'", (key,))
-            for key in replaced
-        ]
-        if None in old:
+        old = still_live(tx, replaced)
+        if old is None:
             return False
         segment = use_object(tx, lease, opened, merged.key, merged)
         put_covers(tx, segment, pack_ids(tx, merged.packs))
@@ -188,3 +185,12 @@ def merge_commit(catalog: Catalog, lease: int, replaced: Sequence[str], merged: 
                 raise Conflict("the merged segment lacks a pack that may be needed", what=merged.key)
             tx.run("UPDATE object SET state = 'retired', retired_gen = ? WHERE id = ?", (gen, one))
         return True
+
+
+def still_live(tx: Tx, segments: Sequence[str]) -> list[int] | None:
+    """Rule 10: the ids of exactly these segments, None unless all of them are live."""
+    found = [
+        tx.value("SELECT id FROM object WHERE key = ? AND kind = 'index' AND state = 'live'", (key,))
+        for key in segments
+    ]
+    return None if None in found else found

@@ -98,7 +98,8 @@ class Layout:
         if isinstance(whole, Manifest):
             chosen = group[0]
         else:
-            found = select(self._leaves(group, 0), self._asked or host())
+            offers = group if whole is None else whole.manifests
+            found = select(self._leaves(offers, 0, set()), self._asked or host())
             if found is None:
                 raise BadInput(
                     f"no matching manifest for {self._asked or host()} in the manifest list entries",
@@ -114,16 +115,12 @@ class Layout:
             oci_config.check_os(image.config, host().os, image.what)
         self._tag(chosen, tags)
 
-    def present(self, group: Iterable[Descriptor], depth: int = 0) -> Iterator[Manifest]:
+    def present(self, group: Iterable[Descriptor]) -> Iterator[Manifest]:
         """Every manifest that these lead to and that the archive holds, whatever its platform."""
-        for descriptor in group:
-            if self._source.find(blob_path(descriptor.digest)) is None:
-                continue
+        for descriptor in self._leaves(group, 0, set(), absent_too=False):
             document = self._document(descriptor)
             if isinstance(document, Manifest):
                 yield document
-            else:
-                yield from self.present(document.manifests, _deeper(depth, self._what))
 
     def _take_all(self, descriptor: Descriptor, depth: int) -> None:
         document = self._document(descriptor)
@@ -134,15 +131,22 @@ class Layout:
                 self._take_all(child, _deeper(depth, self._what))
             self._indexes[document.digest] = ArchiveIndex(document)
 
-    def _leaves(self, group: Iterable[Descriptor], depth: int) -> Iterator[Descriptor]:
-        """The manifests under indexes; an index inside an index is opened only if it may hold what is asked for."""
+    def _leaves(
+        self, group: Iterable[Descriptor], depth: int, seen: set[Digest], absent_too: bool = True
+    ) -> Iterator[Descriptor]:
+        """The manifests under indexes, each once, however many ways lead to it."""
         for descriptor in group:
+            if descriptor.digest in seen:
+                continue
+            seen.add(descriptor.digest)
+            if not absent_too and self._source.find(blob_path(descriptor.digest)) is None:
+                continue
             if media.to_oci(descriptor.media_type) != media.OCI_INDEX:
                 yield descriptor
                 continue
             document = self._document(descriptor)
             if isinstance(document, Index):
-                yield from self._leaves(document.manifests, _deeper(depth, self._what))
+                yield from self._leaves(document.manifests, _deeper(depth, self._what), seen, absent_too)
 
     def _tag(self, target: Descriptor, tags: list[Reference]) -> None:
         owner = self._images.get(target.digest) or self._indexes[target.digest]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ..errors import BadInput
 from ..oci.manifest import Manifest
 from ..oci.platform import Platform, rank
-from . import docker_archive, oci_layout
+from . import docker_archive, legacy, oci_layout
 from .archive import Sink, Source
 from .contents import Archive, ArchiveImage
 
@@ -17,8 +17,8 @@ def read(
 ) -> Archive:
     """Scan and validate `source`: every name, path, count and document, before anything is committed.
 
-    `sink` gets the large members of a source that is not seekable, in the order in which they come. `platform`: which
-    image of an index (None: this machine's); `everything`: all platforms, and the indexes themselves.
+    `sink` gets the large members of a source that is not seekable, in the order in which they come.
+    `platform`: which image of an index (None: this machine's). `everything`: all of them, and the indexes too.
     """
     source.scan(sink)
     has_layout = source.find(oci_layout.MARK) is not None and source.find(oci_layout.INDEX) is not None
@@ -29,6 +29,8 @@ def read(
         return _suiting(archive, platform)
     if has_layout:
         return oci_layout.read(source, platform, everything)
+    if legacy.is_legacy(source):
+        return _suiting(legacy.read(source), platform)
     raise BadInput(
         "no archive of images: it has no manifest.json, index.json or repositories", what=source.what
     )
@@ -49,7 +51,7 @@ def _suiting(archive: Archive, platform: Platform | None) -> Archive:
 
 
 def _hybrid(archive: Archive, platform: Platform | None, everything: bool) -> Archive:
-    """Docker's view and the layout's in one: exact manifests from the layout, names from both; they must agree."""
+    """Docker's view and the layout's in one: manifests from the layout, names from both; they must agree."""
     layout = oci_layout.Layout(archive.source, platform, everything)
     named = {tag: image.config_digest for image in archive.images for tag in image.tags}
     for name, group in layout.entries():

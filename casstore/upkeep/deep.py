@@ -14,7 +14,8 @@ import numpy as np
 
 from ..codec import frame as frame_codec
 from ..errors import Damaged
-from ..kernels import hashing, spans
+from ..flow.naming import Names
+from ..kernels import spans
 from ..model import FRAME_BITS, MAX_FRAME, U8, U32, U64, Buffer
 from ..store.packs import PackShelf, Slot
 from .similar import Similar
@@ -28,8 +29,9 @@ LEAST = 256 << 10
 class DeepFrames:
     """Gathers chunks into deep frames and compresses them on a pool. Used by one thread."""
 
-    def __init__(self, shelf: PackShelf, codec: str, workers: int) -> None:
+    def __init__(self, shelf: PackShelf, names: Names, codec: str, workers: int) -> None:
         self.shelf = shelf
+        self._names = names
         self._codec = codec
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="deep")
         self._room = threading.Semaphore(workers + 2)
@@ -41,7 +43,12 @@ class DeepFrames:
         self._fill = 0
         self._slot: Slot | None = None
         self._parts: list[tuple[U8, U32, U32]] = []
-        self.raw_bytes = 0
+        self._sizes: dict[int, int] = {}
+
+    def size_of(self, name: int) -> int:
+        """What is decoded to read from a frame (bytes, its base included), as far as it is filled. `name`: the pack's
+        number on the shelf << 10 | the frame's."""
+        return self._sizes.get(name, MAX_FRAME)
 
     def add(self, buffer: Buffer, starts: U64, lengths: U32, digests: U8) -> tuple[U64, U64]:
         """Append chunks; returns the number of the pack on the shelf and the address of each."""
@@ -77,7 +84,6 @@ class DeepFrames:
         slot, raw = self._slot, bytes(memoryview(self._buffer)[: self._fill])
         columns = tuple(np.concatenate(column) for column in zip(*self._parts, strict=True))
         self._slot, self._parts, self._fill = None, [], 0
-        self.raw_bytes += len(raw)
         if slot.pack != self._pack:
             self._pack = slot.pack
             self._similar.forget()
@@ -93,6 +99,8 @@ class DeepFrames:
                 self._bases.popitem(last=False)
         elif base is not None:
             self._bases.move_to_end(base)
+        name = slot.pack << 10 | slot.number
+        self._sizes[name] = len(raw) + (len(prefix) if prefix is not None else 0)
         self._room.acquire()
         self._futures = [f for f in self._futures if not f.done() or f.exception() is not None]
         self._futures.append(self._pool.submit(self._make, slot, raw, base, prefix, columns))
@@ -107,7 +115,7 @@ class DeepFrames:
             again = frame_codec.decompress(codec, stored, len(raw), prefix)
             digests, addresses, lengths = columns
             starts = (addresses & np.uint32(MAX_FRAME - 1)).astype(np.uint64)
-            if not np.array_equal(hashing.names(again, starts, lengths), digests):
+            if not np.array_equal(self._names.of(again, starts, lengths), digests):
                 raise Damaged("a frame does not decode to the chunks that went into it", what=f"frame {slot}")
             self.shelf.write_frame(slot, codec, len(raw), stored, (digests, addresses, lengths), base)
         finally:
@@ -118,4 +126,7 @@ class DeepFrames:
         self.flush()
         for future in self._futures:
             future.result()
-        self._pool.shutdown()
+
+    def stop(self) -> None:
+        """Stop the pool, whatever is left to do."""
+        self._pool.shutdown(cancel_futures=True)

@@ -1,0 +1,166 @@
+"""The plumbing below images: single blobs put, read, listed, pinned."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..digest import Digest
+from ..errors import BadInput, Damaged, NotFound
+from ..flow.ingest import Ingest
+from ..flow.restore import BlobReader
+from ..flow.source import StreamSource
+from ..model import BlobInfo, Progress
+from ..store import names, protocol, query
+from ..store.leases import Lease
+from ..store.volume import Volume
+
+PIN = "blob"
+"""The name of the pin that `blob put` leaves."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlobSummary:
+    """A row of `blob ls`. `stored_size`: bytes of the file or record that the blob's own place takes; the chunks of a
+    packed one are shared and not counted."""
+
+    digest: Digest
+    size: int
+    state: str
+    encoding: str
+    stored_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyRow:
+    """One blob of an image, read back: `problem` is "" where its digest is right."""
+
+    digest: Digest
+    kind: str
+    size: int
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    rows: list[VerifyRow]
+
+    @property
+    def ok(self) -> bool:
+        return not any(row.problem for row in self.rows)
+
+
+def put(
+    volume: Volume, where: str | Path | int, *, pack: str = "now", codec: str = "zstd:3", progress: Progress | None = None
+) -> Digest:
+    """Store a file or stream as one blob, pinned until `rm`."""
+    try:
+        raw = os.fdopen(os.dup(where), "rb") if isinstance(where, int) else open(where, "rb")
+    except FileNotFoundError:
+        raise NotFound("no such file or directory", what=str(where)) from None
+    except OSError as error:
+        raise BadInput(error.strerror or "cannot open", what=str(where)) from None
+    with raw, Lease(volume.catalog, volume.objects, "blob put") as lease:
+        ingest = Ingest(volume, lease.id, pack=pack, codec=codec, progress=progress)
+        try:
+            taken = ingest.take(StreamSource(raw), what="blob")
+            written = ingest.finish()
+            protocol.commit(
+                volume.catalog, lease.id, written.blobs, objects=written.objects, pins=[(taken.digest, PIN)]
+            )
+            return taken.digest
+        finally:
+            ingest.close()
+
+
+def cat(volume: Volume, digest: Digest, start: int = 0, end: int | None = None) -> Iterator[memoryview]:
+    """A blob's bytes [start, end), checked."""
+    with Lease(volume.catalog, volume.objects, "blob cat") as lease:
+        opened = protocol.read_open(volume.catalog, lease.id, [digest])
+        info = opened.blobs.get(digest)
+        if info is None:
+            raise no_such_blob(digest)
+        if start > info.size or (end is not None and end < start):
+            raise BadInput(f"range is outside of the blob's {info.size} bytes", what=str(digest))
+        yield from BlobReader(volume, lambda: volume.index(opened.segments), info).read(start, end)
+
+
+def no_such_blob(digest: Digest) -> NotFound:
+    return NotFound(f"No such blob: {digest}")
+
+
+def ls(volume: Volume) -> Iterator[BlobSummary]:
+    """All blobs, by digest."""
+    with volume.catalog.read() as tx:
+        for info in query.blobs(tx):
+            yield BlobSummary(info.digest, info.size, state_of(info), info.encoding, stored_size(info))
+
+
+def state_of(info: BlobInfo) -> str:
+    """loose or packed (a small blob inside a metadata pack is packed)."""
+    return "loose" if info.place.state == "loose" else "packed"
+
+
+def stored_size(info: BlobInfo) -> int:
+    """See BlobSummary."""
+    return info.size if info.place.state == "loose" else info.place.length
+
+
+def inspect(volume: Volume, digest: Digest) -> dict[str, Any]:
+    """What the store knows of a blob."""
+    with volume.catalog.read() as tx:
+        info = query.find_blob(tx, digest)
+        if info is None:
+            raise no_such_blob(digest)
+        parents = names.parents(tx, digest)
+        pins = [name for _, name in names.pins(tx, digest)]
+    return {
+        "Digest": str(digest),
+        "Size": info.size,
+        "State": state_of(info),
+        "Encoding": info.encoding,
+        "StoredSize": stored_size(info),
+        "MediaType": info.media_type,
+        "DiffID": str(info.diffid) if info.diffid else "",
+        "ContentSize": info.content_size,
+        "Object": info.place.key,
+        "Packs": [use.key for use in info.place.uses],
+        "ContentBytes": sum(
+            int((use.intervals[:, 1].astype("u8") - use.intervals[:, 0]).sum()) for use in info.place.uses
+        ),
+        "Parents": [str(one) for one in parents],
+        "Pins": pins,
+    }
+
+
+def rm(volume: Volume, digests: Iterable[Digest]) -> None:
+    """Take the pins of `put` away; NotFound for a blob that has none."""
+    for digest in digests:
+        if not protocol.unpin(volume.catalog, digest, PIN):
+            with volume.catalog.read() as tx:
+                if not names.is_live(tx, digest):
+                    raise no_such_blob(digest)
+
+
+def verify(volume: Volume, blobs: Iterable[tuple[Digest, str]]) -> VerifyReport:
+    """Read blobs back whole and compare; (digest, what it is)."""
+    wanted = dict(blobs)
+    rows = []
+    with Lease(volume.catalog, volume.objects, "verify") as lease:
+        opened = protocol.read_open(volume.catalog, lease.id, wanted)
+        for digest, kind in wanted.items():
+            info = opened.blobs.get(digest)
+            if info is None:
+                rows.append(VerifyRow(digest, kind, 0, "is not in the store"))
+                continue
+            problem = ""
+            try:
+                for _ in BlobReader(volume, lambda: volume.index(opened.segments), info).read():
+                    lease.check()
+            except (Damaged, NotFound) as error:
+                problem = str(error)
+            rows.append(VerifyRow(digest, kind, info.size, problem))
+    return VerifyReport(rows)

@@ -1,0 +1,102 @@
+"""`import`: the tar of a root file system, under any compression or none, becomes an image of one layer."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from ..codec import compression
+from ..digest import Digest
+from ..errors import BadInput, InvalidReference, NotFound
+from ..flow.ingest import Ingest
+from ..flow.source import StreamSource
+from ..model import ImageRow, Progress
+from ..oci import build, media, platform, reference
+from ..oci import config as oci_config
+from ..oci.image import image_row
+from ..oci.manifest import Descriptor, Manifest
+from ..oci.manifest import parse as parse_manifest
+from ..oci.reference import Reference
+from ..store import protocol
+from ..store.leases import Lease
+from ..store.volume import Volume
+from .resolve import UNTAGGED
+
+
+def import_image(
+    volume: Volume,
+    where: str | Path | int,
+    ref: str | None = None,
+    *,
+    message: str = "",
+    wanted: str | None = None,
+    created: datetime | None = None,
+    pack: str = "now",
+    codec: str = "zstd:3",
+    progress: Progress | None = None,
+) -> Digest:
+    """Import a path or an open descriptor; returns the image ID. `created`: now, if not given."""
+    name = _target(ref)
+    chosen = platform.parse(wanted) if wanted else platform.host()
+    moment = (created or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    with _opened(where) as raw, Lease(volume.catalog, volume.objects, "import") as lease:
+        ingest = Ingest(volume, lease.id, pack=pack, codec=codec, progress=progress)
+        try:
+            stream = compression.open_stream(raw)
+            layer = ingest.take(StreamSource(stream), media_type=media.OCI_LAYER, what="import")
+            if layer.diffid is None:
+                raise BadInput("the decompressed content is compressed once more", what=str(where))
+            comment = message or f"Imported from {'-' if isinstance(where, int) else where}"
+            raw_config = build.imported_config(layer.diffid, moment, chosen, comment)
+            config = oci_config.parse(raw_config, "config")
+            ingest.take_small(raw_config, media.OCI_CONFIG)
+            raw_manifest = build.manifest(
+                Descriptor(media.OCI_CONFIG, config.digest, len(raw_config)),
+                [Descriptor(media.OCI_LAYER, layer.digest, layer.size)],
+            )
+            manifest = parse_manifest(raw_manifest, "manifest")
+            if not isinstance(manifest, Manifest):
+                raise BadInput("not a manifest", what="manifest")
+            ingest.take_small(raw_manifest, media.OCI_MANIFEST, (config.digest, layer.digest))
+            row = image_row(manifest, config, layer.files_size or 0)
+            _commit(volume, lease, ingest, row, name)
+            return config.digest
+        finally:
+            ingest.close()
+
+
+def _target(ref: str | None) -> Reference | None:
+    """The name to be given; refused before a byte is read."""
+    if ref is None:
+        return None
+    if reference.parse(ref).digest is not None:
+        raise InvalidReference("cannot import digest reference")
+    return reference.parse_target(ref)
+
+
+def _opened(where: str | Path | int) -> BinaryIO:
+    if isinstance(where, int):
+        return os.fdopen(os.dup(where), "rb", buffering=1 << 20)
+    try:
+        return open(where, "rb", buffering=1 << 20)
+    except FileNotFoundError:
+        raise NotFound("no such file or directory", what=str(where)) from None
+    except OSError as error:
+        raise BadInput(error.strerror or "cannot open", what=str(where)) from None
+
+
+def _commit(volume: Volume, lease: Lease, ingest: Ingest, row: ImageRow, name: Reference | None) -> None:
+    written = ingest.finish()
+    lease.check()
+    protocol.commit(
+        volume.catalog,
+        lease.id,
+        written.blobs,
+        objects=written.objects,
+        images=[row],
+        tags=[] if name is None else [(name.repository, name.tag, row.manifest)],
+        pins=[(row.manifest, UNTAGGED)] if name is None else [],
+        keep=UNTAGGED,
+    )

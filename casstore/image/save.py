@@ -1,0 +1,221 @@
+"""`save`: images into an archive, each blob verified as it is written.
+
+Into a file: written beside it under a temporary name, mode 0600, and renamed when all of it is there. Into a pipe: as
+it comes. The same images make the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from ..digest import Digest
+from ..errors import CasstoreError, Damaged, InvalidReference, OutOfSpace
+from ..flow.restore import BlobReader
+from ..flow.step import Step
+from ..model import BlobInfo, Buffer, Progress
+from ..oci import config as oci_config
+from ..oci import manifest as oci_manifest
+from ..oci import platform as oci_platform
+from ..oci import reference
+from ..oci.manifest import Index, Manifest
+from ..oci.reference import Reference
+from ..store import protocol
+from ..store.index import IndexSet
+from ..store.leases import Lease
+from ..store.volume import Volume
+from ..transport import docker_archive, oci_layout, writing
+from ..transport.contents import SavedImage, SavedIndex
+from ..transport.writing import Content, Member
+from .content import closure, read_document
+from .resolve import Found, resolve
+
+FORMATS = {"docker-archive": docker_archive.plan, "oci-archive": oci_layout.plan}
+SYNC_EVERY = 32 << 20
+"""Bytes after which a file's written part is pushed to the disk, so that the end does not wait for all of it."""
+
+
+def save(
+    volume: Volume,
+    given: Sequence[str],
+    out: str | Path | int,
+    *,
+    format: str = "docker-archive",
+    progress: Progress | None = None,
+) -> None:
+    """Save images, by name or ID, to a path or an open descriptor."""
+    with Lease(volume.catalog, volume.objects, "save") as lease:
+        source = _Saved(volume, lease, given)
+        plan = FORMATS[format](source.images, source.indexes)
+        spans, total = writing.offsets(plan)
+        step = Step(progress, "save", total)
+        if isinstance(out, int):
+            writing.write(_Pipe(out, step), plan, source.open)
+        else:
+            with _File(Path(out), step) as file:
+                writing.write(file, plan, source.open)
+        step.done()
+
+
+class _Saved:
+    """What was asked for, resolved, and protected by a lease for as long as it is read."""
+
+    def __init__(self, volume: Volume, lease: Lease, given: Sequence[str]) -> None:
+        self._volume = volume
+        self._lease = lease
+        self.images: list[SavedImage] = []
+        self.indexes: list[SavedIndex] = []
+        self._infos: dict[Digest, BlobInfo] = {}
+        self._segments: list[str] = []
+        self._index: IndexSet | None = None
+        self._taken: dict[Digest, SavedImage | SavedIndex] = {}
+        with volume.catalog.read() as tx:
+            found = [(text, resolve(tx, text)) for text in given]
+            wanted = {digest for _, one in found for digest in closure(tx, one.target)}
+        opened = protocol.read_open(volume.catalog, lease.id, wanted)
+        self._infos, self._segments = opened.blobs, opened.segments
+        for text, one in found:
+            self._take(one.target, self._names(text, one))
+
+    def _names(self, text: str, found: Found) -> list[Reference]:
+        """The tags to be saved: the one that was asked for; none where an ID was given."""
+        if found.tag is None or reference.is_full_id(text):
+            return []
+        try:
+            name = reference.parse(text)
+        except InvalidReference:
+            return []
+        return [name.with_tag(found.tag.tag)] if name.repository == found.tag.repository else []
+
+    def _take(self, digest: Digest, tags: list[Reference]) -> None:
+        known = self._taken.get(digest)
+        if known is not None:
+            known.tags.extend(tag for tag in tags if tag not in known.tags)
+            return
+        info = self._infos.get(digest)
+        if info is None:
+            raise Damaged("a manifest is missing", what=str(digest), hint="run casstore check")
+        document = oci_manifest.parse(read_document(self._volume, info), str(digest), info.media_type, digest)
+        if isinstance(document, Index):
+            index = SavedIndex(document, tags)
+            self._taken[digest] = index
+            for child in document.manifests:
+                if child.digest in self._infos:
+                    self._take(child.digest, [])
+            self.indexes.append(index)
+            return
+        image = self._image(document, tags)
+        self._taken[digest] = image
+        self.images.append(image)
+
+    def _image(self, manifest: Manifest, tags: list[Reference]) -> SavedImage:
+        for child in manifest.children:
+            if child.digest not in self._infos:
+                raise Damaged(f"blob {child.digest} is missing", what=str(manifest.digest), hint="run casstore check")
+        raw = read_document(self._volume, self._infos[manifest.config.digest])
+        if not manifest.is_image:
+            return SavedImage(manifest, raw, (), tags=tags, listed=False)
+        config = oci_config.parse(raw, str(manifest.config.digest))
+        here = oci_platform.rank(config.platform, oci_platform.host()) is not None or not config.os
+        return SavedImage(
+            manifest,
+            raw,
+            config.diff_ids,
+            config.created,
+            tags,
+            content_sizes=tuple(self._infos[one.digest].content_size or 0 for one in manifest.layers),
+            listed=here or bool(tags),
+        )
+
+    def index(self) -> IndexSet:
+        """The index as it was when the blobs were named; opened once."""
+        if self._index is None:
+            self._index = self._volume.index(self._segments)
+        return self._index
+
+    def open(self, content: Content) -> tuple[int, Iterable[Buffer]]:
+        """A blob's bytes for the writer."""
+        self._lease.check()
+        info = self._infos[content.digest]
+        reader = BlobReader(self._volume, self.index, info)
+        return reader.size, reader.read()
+
+
+class _Pipe:
+    """An open descriptor that is written to as it comes."""
+
+    def __init__(self, fd: int, step: Step) -> None:
+        self._fd = fd
+        self._step = step
+
+    def write(self, data: Buffer) -> int:
+        view = memoryview(data).cast("B")
+        total = len(view)
+        while view:
+            try:
+                done = os.write(self._fd, view[: 1 << 30])
+            except OSError as error:
+                if error.errno == errno.EPIPE:
+                    raise
+                raise _failed(error, "output") from None
+            view = view[done:]
+        self._step.advance(total)
+        return total
+
+
+class _File:
+    """A file that appears under its name only when it is whole and on the disk."""
+
+    def __init__(self, path: Path, step: Step) -> None:
+        self._path = path
+        self._temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        self._step = step
+        self._unsynced = 0
+        self._fd = -1
+
+    def __enter__(self) -> _File:
+        try:
+            self._fd = os.open(self._temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _failed(error, str(self._path)) from None
+        return self
+
+    def write(self, data: Buffer) -> int:
+        view = memoryview(data).cast("B")
+        total = len(view)
+        try:
+            while view:
+                view = view[os.write(self._fd, view[: 1 << 30]) :]
+        except OSError as error:
+            raise _failed(error, str(self._path)) from None
+        self._step.advance(total)
+        return total
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            if error is None:
+                os.fsync(self._fd)
+                os.rename(self._temp, self._path)
+                folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    os.fsync(folder)
+                finally:
+                    os.close(folder)
+        except OSError as failure:
+            error = failure
+            raise _failed(failure, str(self._path)) from None
+        finally:
+            os.close(self._fd)
+            if error is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._temp)
+
+
+def _failed(error: OSError, what: str) -> CasstoreError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return OutOfSpace("no space left", what=what)
+    return CasstoreError(error.strerror or "cannot write", what=what)

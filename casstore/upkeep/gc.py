@@ -1,0 +1,196 @@
+"""`gc`: collect what nothing needs, then pack and repack within a budget. A plan first; `execute` obeys it.
+
+Runs beside everything else, in any number: each step tests its own ground again, and can be cut off between any two.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..model import BlobInfo, Progress
+from ..store import collector
+from ..store.collector import Garbage
+from ..store.query import ObjectRow
+from ..store.volume import Volume
+from . import pack, records, repack
+from .records import SegmentPlan
+from .repack import Worn
+
+GRACE = 600.0
+"""Seconds for which a blob without a name is spared: work may be about to name it."""
+DEEP = "zstd:9"
+"""Codec of what gc rewrites."""
+
+
+@dataclass(frozen=True, slots=True)
+class GcRow:
+    """A line of the plan: `action` delete, pack, repack or merge; `size` bytes of what it is about; `reason`."""
+
+    action: str
+    kind: str
+    name: str
+    size: int
+    reason: str
+
+
+@dataclass(slots=True)
+class GcTotals:
+    """What was done (or, of a dry run, would be at most)."""
+
+    blobs_deleted: int = 0
+    objects_deleted: int = 0
+    freed_bytes: int = 0
+    blobs_packed: int = 0
+    packs_rewritten: int = 0
+    packs_left: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GcReport:
+    """`rows`: the plan. `hold`: how long each transaction held the catalog's write lock (seconds)."""
+
+    rows: list[GcRow]
+    totals: GcTotals
+    hold: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that one gc would do, of one moment."""
+
+    garbage: Garbage
+    loose: list[BlobInfo]
+    worn: list[Worn]
+    measured: list[tuple[str, int]]
+    metadata: list[list[ObjectRow]]
+    segments: SegmentPlan | None
+
+    def rows(self) -> list[GcRow]:
+        """The plan in lines."""
+        found = [GcRow("delete", "blob", str(d), size, "no reference") for d, size in self.garbage.blobs]
+        found += [GcRow("delete", kind, key, size, "no live blob in it") for key, kind, size in self.garbage.objects]
+        found += [GcRow("pack", "blob", str(one.digest), one.size, "loose") for one in self.loose]
+        found += [GcRow("repack", "data", one.row.key, one.row.size, one.reason) for one in self.worn]
+        found += [
+            GcRow("merge", "metadata", row.key, row.size, "small") for group in self.metadata for row in group
+        ]
+        if self.segments is not None:
+            found += [GcRow("merge", "index", key, 0, "many segments") for key in self.segments.keys]
+        return found
+
+
+def make_plan(volume: Volume, grace: float = GRACE) -> Plan:
+    """What gc would do now; changes nothing."""
+    with volume.catalog.read() as tx:
+        garbage = collector.plan(tx, tx.now() - grace)
+    worn, fine = repack.plan(volume)
+    return Plan(garbage, pack.plan(volume), worn, fine, records.metadata_groups(volume), records.segment_plan(volume))
+
+
+def gc(
+    volume: Volume,
+    *,
+    dry_run: bool = False,
+    grace: float = GRACE,
+    budget: float = 600.0,
+    codec: str = "zstd:3",
+    check: Callable[[], None] = lambda: None,
+    progress: Progress | None = None,
+) -> GcReport:
+    """Collect, pack, repack, collect. `budget`: seconds for packing and repacking; what is left is told."""
+    began = time.monotonic()
+    totals = GcTotals()
+    if dry_run:
+        plan = make_plan(volume, grace)
+        totals.blobs_deleted = len(plan.garbage.blobs)
+        totals.objects_deleted = len(plan.garbage.objects)
+        totals.freed_bytes = sum(size for _, _, size in plan.garbage.objects)
+        totals.blobs_packed = len(plan.loose)
+        totals.packs_left = len(plan.worn)
+        totals.seconds = time.monotonic() - began
+        return GcReport(plan.rows(), totals)
+    hold: list[float] = []
+    before, volume.catalog.on_write = volume.catalog.on_write, lambda _, seconds: hold.append(seconds)
+    try:
+        return _Run(volume, grace, began + budget, codec, check, progress, totals).run(began, hold)
+    finally:
+        volume.catalog.on_write = before
+
+
+class _Run:
+    """One gc at work."""
+
+    def __init__(
+        self,
+        volume: Volume,
+        grace: float,
+        deadline: float,
+        codec: str,
+        check: Callable[[], None],
+        progress: Progress | None,
+        totals: GcTotals,
+    ) -> None:
+        self._volume = volume
+        self._grace = grace
+        self._deadline = deadline
+        self._codec = codec
+        self._check = check
+        self._progress = progress
+        self._totals = totals
+
+    def run(self, began: float, hold: list[float]) -> GcReport:
+        volume, totals = self._volume, self._totals
+        plan = make_plan(volume, self._grace)
+        self._collect()
+        loose = self._pack(pack.plan(volume))
+        worn, fine = repack.plan(volume)
+        collector.gc_clean(volume.catalog, fine)
+        left = self._repack(worn)
+        if self._in_time():
+            for group in records.metadata_groups(volume):
+                records.merge_metadata(volume, group, self._check)
+        segments = records.segment_plan(volume)
+        if segments is not None:
+            records.merge_segments(volume, segments)
+        self._collect()
+        volume.catalog.checkpoint()
+        totals.packs_left = left + loose
+        totals.seconds = time.monotonic() - began
+        return GcReport(plan.rows(), totals, hold)
+
+    def _in_time(self) -> bool:
+        return time.monotonic() < self._deadline
+
+    def _collect(self) -> None:
+        done = collector.collect(
+            self._volume.catalog, self._volume.objects, grace=self._grace, check=self._check
+        )
+        self._totals.blobs_deleted += done.blobs_purged
+        self._totals.objects_deleted += done.objects_deleted
+        self._totals.freed_bytes += done.bytes_deleted
+
+    def _pack(self, blobs: list[BlobInfo]) -> int:
+        left = len(blobs)
+        for batch in pack.batches(blobs):
+            if not self._in_time():
+                break
+            self._totals.blobs_packed += len(pack.pack(self._volume, batch, self._codec, self._check, self._progress))
+            left -= len(batch)
+        return left
+
+    def _repack(self, worn: list[Worn]) -> int:
+        total = sum(one.row.size for one in worn)
+        done, left = 0, len(worn)
+        for group in repack.groups(worn):
+            if not self._in_time():
+                break
+            repack.Repack(self._volume, group, DEEP, self._check).run()
+            self._totals.packs_rewritten += len(group)
+            left -= len(group)
+            done += sum(one.row.size for one in group)
+            if self._progress is not None:
+                self._progress("repack", done, total)
+        return left
