@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from click import Group as _Group
 
     from ..api import Store
+    from ..model import Progress
 elif len(sys.argv) < 2 or "--help" in sys.argv:
     # Only help is worth the tenth of a second that rich costs.
     from rich_click import RichCommand as _Command
@@ -53,8 +54,9 @@ class App:
         from .. import api
         from .progress import for_terminal
 
-        progress = None if self.quiet else click.get_current_context().with_resource(for_terminal())
-        return click.get_current_context().with_resource(api.open(self.location, progress=progress))
+        context = click.get_current_context()
+        progress: Progress | None = None if self.quiet else context.with_resource(for_terminal())
+        return context.with_resource(api.open(self.location, progress=progress))
 
 
 pass_app = click.make_pass_decorator(App, ensure=True)

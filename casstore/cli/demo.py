@@ -27,7 +27,7 @@ from .base import Command
 from .output import line
 from .units import human_size
 
-_LIMIT = 80 << 20
+_LIMIT = 40 << 20
 _CHANGED = 12
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -51,9 +51,7 @@ def _tour(folder: Path) -> None:
     line(f"# Three related images, made of {library}")
     one = _library_layer(folder / "one.tar", library, moment=1_700_000_000, changed=False)
     two = _library_layer(folder / "two.tar", library, moment=1_730_000_000, changed=True)
-    app = _tar_layer(
-        folder / "app.tar", {"srv/app/main.py": b"print('hello from casstore')\n"}, 1_730_000_000
-    )
+    app = _tar_layer(folder / "app.tar", {"srv/app/main.py": b"print('hello from casstore')\n"}, 1_730_000_000)
     images = {"demo/python:1": [one], "demo/python:2": [two], "demo/app:1": [one, app]}
     for name, layers in images.items():
         line(f"  {name:14} {' + '.join(human_size(each.size) for each in layers)}")
@@ -66,9 +64,7 @@ def _tour(folder: Path) -> None:
     _run(store, "df")
     gzipped = sum(_gzip_size(each.path) for each in (one, two, app))
     kept = sum(each.stat().st_size for each in store.rglob("*") if each.is_file())
-    line(
-        f"# A registry would keep {human_size(gzipped)} of gzip layers; this store takes {human_size(kept)},"
-    )
+    line(f"# A registry would keep {human_size(gzipped)} of gzip layers; this store takes {human_size(kept)},")
     line("# and gives every byte back:")
 
     saved = folder / "saved.tar"
@@ -78,17 +74,7 @@ def _tour(folder: Path) -> None:
     line("# The saved layer equals the one that was loaded, byte for byte.")
 
     _run(store, "rmi", "demo/python:2")
-    _run(
-        store,
-        "gc",
-        "--dry-run",
-        "--grace",
-        "0s",
-        "--budget",
-        "0s",
-        "--format",
-        "{{.Kind}} {{.Size}} {{.Reason}}",
-    )
+    _run(store, "gc", "--dry-run", "--grace", "0s", "--format", "{{.Action}} {{.Kind}}: {{.Reason}}")
     _run(store, "gc", "--grace", "0s", "--budget", "5s")
     _run(store, "df")
     _run(store, "verify", "demo/app:1")
@@ -121,9 +107,7 @@ def _library_layer(target: Path, library: Path, *, moment: int, changed: bool) -
         if room < 0:
             break
         if changed and len(files) % _CHANGED == 0:
-            content = (
-                content[: len(content) // 2] + b"\n# changed by the upgrade\n" + content[len(content) // 2 :]
-            )
+            content = content[: len(content) // 2] + b"\n# changed by the upgrade\n" + content[len(content) // 2 :]
         files[f"usr/lib/python/{inside}"] = content
     return _tar_layer(target, files, moment)
 

@@ -12,7 +12,7 @@ from .output import line, show
 from .units import human_size, parse_duration
 
 if TYPE_CHECKING:
-    from ..api import GcReport
+    from ..upkeep.gc import GcReport
 
 _HEADERS = {"Action": "ACTION", "Kind": "KIND", "Name": "NAME", "Size": "SIZE", "Reason": "REASON"}
 
@@ -26,7 +26,7 @@ _HEADERS = {"Action": "ACTION", "Kind": "KIND", "Name": "NAME", "Size": "SIZE", 
 def gc(app: App, dry_run: bool, grace: str | None, budget: str | None, form: str | None) -> None:
     """Collect what no tag, pin or running command needs, then pack and repack.
 
-    Safe beside any other command. With --dry-run, --format is about the lines of the plan, else about the totals.
+    Safe beside any other command. --format is for the lines of the plan with --dry-run, else for the totals.
     """
     spared = None if grace is None else parse_duration(grace)
     longest = None if budget is None else parse_duration(budget)

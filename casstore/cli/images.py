@@ -13,7 +13,7 @@ from .output import line, show
 from .units import age, human_size, local_time
 
 if TYPE_CHECKING:
-    from ..api import ImageSummary
+    from ..image.listing import ImageSummary
 
 _HEADERS = {
     "Repository": "REPOSITORY",

@@ -17,9 +17,7 @@ from .units import parse_size
     show_default=True,
     help="How chunks are named; blake3 suits CPUs without SHA extensions.",
 )
-@click.option(
-    "--chunk-size", default="16KiB", show_default=True, metavar="SIZE", help="Average size of a chunk."
-)
+@click.option("--chunk-size", default="16KiB", show_default=True, metavar="SIZE", help="Average size of a chunk.")
 @pass_app
 def init(app: App, chunk_digest: str, chunk_size: str) -> None:
     """Make an empty store. Its choices are for ever.

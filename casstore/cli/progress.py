@@ -9,9 +9,11 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
 
+from ..model import Progress
 from .output import visible
 from .units import human_size
 
@@ -84,25 +86,27 @@ class Bars:
             self._display.stop()
 
 
-def for_terminal() -> Lines | Bars:
+def for_terminal() -> AbstractContextManager[Progress]:
     """What suits stderr."""
     return Bars() if sys.stderr is not None and sys.stderr.isatty() else Lines()
 
 
 def _display() -> Any:
+    from rich import progress
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, Task, TransferSpeedColumn
     from rich.text import Text
 
-    class Name(ProgressColumn):
-        def render(self, task: Task) -> Text:
+    class Name(progress.ProgressColumn):
+        """Names as they are: rich would obey the markup in them."""
+
+        def render(self, task: progress.Task) -> Text:
             return Text(task.description)
 
-    display = Progress(
+    display = progress.Progress(
         Name(),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
         console=Console(stderr=True),
         transient=True,
     )

@@ -13,9 +13,7 @@ _MISSING = "No such image"
 
 
 @click.command(cls=Command)
-@click.option(
-    "-f", "--force", is_flag=True, help="Also of several repositories; missing ones are no failure."
-)
+@click.option("-f", "--force", is_flag=True, help="Also of several repositories; missing ones are no failure.")
 @click.option("--no-prune", is_flag=True, help="Keep untagged parents.")
 @click.argument("references", metavar="IMAGE...", nargs=-1, required=True)
 @click.pass_context

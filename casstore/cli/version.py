@@ -25,8 +25,7 @@ def version(form: str | None) -> None:
     from ..kernels import cut, hashing, spans, table, tarscan
 
     kernels = {
-        module.__name__.rpartition(".")[2]: module.IMPLEMENTATION
-        for module in (cut, hashing, spans, table, tarscan)
+        module.__name__.rpartition(".")[2]: module.IMPLEMENTATION for module in (cut, hashing, spans, table, tarscan)
     }
     row = {
         "Version": _number(),

@@ -17,14 +17,13 @@ from blake3 import blake3
 
 from ..errors import Damaged
 from ..model import U64, Buffer
+from .storefile import CHUNK_DIGESTS
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
-#: How the digest that names a store's chunks is written in binary formats.
-CHUNK_DIGESTS = {"sha256": 1, "blake3": 2}
 CHUNK_DIGEST_NAMES = {number: name for name, number in CHUNK_DIGESTS.items()}
 
 _COLUMN = struct.Struct("<QB")

@@ -6,9 +6,10 @@ import msgspec
 
 from ..errors import StoreUnusable
 from ..model import Cutter
-from .encoding import CHUNK_DIGESTS
 
 VERSION = 1
+#: The digests that may name chunks, and their numbers in binary formats.
+CHUNK_DIGESTS = {"sha256": 1, "blake3": 2}
 #: Larger than any store.json that is written (bytes).
 MAX_SIZE = 64 << 10
 

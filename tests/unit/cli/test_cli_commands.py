@@ -227,9 +227,9 @@ def test_save_refuses_a_terminal(casstore: Run, store: Recorder, monkeypatch: py
 
 def test_import(casstore: Run, store: Recorder) -> None:
     store.answers["import_image"] = DIGEST
-    done = casstore("import", "r.tar", "base:1", "-m", "hello", "-c", "CMD a", "-c", "ENV B=c")
+    done = casstore("import", "r.tar", "base:1", "-m", "hello")
     assert done.out == f"{DIGEST}\n"
-    given = {"message": "hello", "changes": ("CMD a", "ENV B=c"), "platform": None}
+    given = {"message": "hello", "platform": None}
     assert store.calls == [("import_image", ("r.tar", "base:1"), given)]
 
 
