@@ -1,4 +1,5 @@
-"""The library's façade: everything that the command line can do, from Python. It prints nothing and reads no environment.
+"""The library's façade: everything that the command line can do, from Python. It prints nothing and reads no
+environment.
 
     with casstore.open("/srv/store") as store:
         store.load("images.tar")
@@ -39,16 +40,14 @@ if TYPE_CHECKING:
 MIN_CHUNK, MAX_CHUNK = 4 << 10, 256 << 10
 
 
-def open(
-    path: str | Path = "casstore", *, create: bool = True, progress: Progress | None = None
-) -> Store:
+def open(path: str | Path = "casstore", *, create: bool = True, progress: Progress | None = None) -> Store:
     """Open the store at `path`; with `create`, make it where there is none. StoreUnusable otherwise."""
     return Store(Path(path), create=create, progress=progress)
 
 
 def init(path: str | Path, *, chunk_digest: str = "sha256", chunk_size: int = 16 << 10) -> None:
-    """Make an empty store. `chunk_size`: average bytes of a chunk, a power of two from 4 KiB to 256 KiB; `chunk_digest`:
-    sha256 or blake3. Both are for ever. Conflict where there is a store already."""
+    """Make an empty store. `chunk_size`: average bytes of a chunk, a power of two from 4 KiB to 256 KiB;
+    `chunk_digest`: sha256 or blake3. Both are for ever. Conflict where there is a store already."""
     if chunk_digest not in ("sha256", "blake3"):
         raise UsageError(f'unknown chunk digest "{chunk_digest}"', hint="sha256 or blake3")
     if chunk_size & (chunk_size - 1) or not MIN_CHUNK <= chunk_size <= MAX_CHUNK:
@@ -125,7 +124,12 @@ class Store:
     # -- images
 
     def load(
-        self, source: str | Path | int, *, platform: str | None = None, all_platforms: bool = False, pack: str | None = None
+        self,
+        source: str | Path | int,
+        *,
+        platform: str | None = None,
+        all_platforms: bool = False,
+        pack: str | None = None,
     ) -> LoadReport:
         """Load images from an archive: a path or an open descriptor. All of it, or nothing."""
         from .image.load import load
@@ -150,9 +154,7 @@ class Store:
         """Make an image of a root file system's tar; returns its ID."""
         from .image.importing import import_image
 
-        return import_image(
-            self.volume, source, reference, message=message, wanted=platform, **self._writing(pack)
-        )
+        return import_image(self.volume, source, reference, message=message, wanted=platform, **self._writing(pack))
 
     def images(self, pattern: str | None = None, *, all: bool = False, filters: Filters = ()) -> list[ImageSummary]:
         """The images, newest first."""

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..digest import Digest
 from ..codec import compression
+from ..digest import Digest
 from ..errors import Damaged, DigestMismatch
 from ..format import recipe as recipe_format
 from ..format.pack import Record, RecordKind
@@ -34,8 +34,8 @@ from .frames import FrameBuilder, FramePool
 from .loose import take_loose
 from .naming import Names
 from .source import Source, fill
-from .step import Step
 from .split import Split, Splitter
+from .step import Step
 
 _HEAD = 512
 INLINE = 64 << 10
@@ -173,7 +173,7 @@ class Ingest:
         return pair[track]
 
     def _present(self, digests: U8) -> Mask:
-        """Which of these chunks the store has, in packs that are now named under our lease; their addresses are noted."""
+        """Which of these chunks the store has, in packs now named under our lease; their addresses are noted."""
         located = self._index.locate(digests, self._name)
         hits = np.flatnonzero(located.found)
         if len(hits):
@@ -191,7 +191,8 @@ class Ingest:
             return slot
 
     def _name(self, numbers: U32, _: U32) -> Mask:
-        # PROTOCOL rule 2: a hit counts only once the pack is named under our lease, its state tested in that transaction.
+        # PROTOCOL rule 2: a hit counts only once the pack is named under our lease, its state tested in the same
+        # transaction.
         fresh = [int(n) for n in np.unique(numbers) if int(n) not in self._verdict]
         if fresh:
             keys = {n: pack_key(self._index.packs[n]) for n in fresh}
@@ -361,4 +362,3 @@ def _same(a: Recipe, b: Recipe) -> bool:
         and chunks(a.payloads, b.payloads)
         and (a.encoding, a.trace) == (b.encoding, b.trace)
     )
-

@@ -100,7 +100,7 @@ class Layout:
         return Pieces(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def _on_track(
-        self, kind: int, mine: np.ndarray, seg_start: U64, seg_end: U64, track_start: U64, base: int  # type: ignore[type-arg]
+        self, kind: int, mine: np.ndarray, seg_start: U64, seg_end: U64, track_start: U64, base: int
     ) -> Pieces:
         track = self._tracks[kind]
         out, begin = seg_start[mine], track_start[mine]
@@ -173,7 +173,7 @@ class _Packed:
         if int(pieces.length.sum()) == 0 and len(pieces.length):
             raise Damaged("empty pieces in a recipe", what="recipe")
 
-    def _verify_chunks(self, chunk: np.ndarray, offset: U64, sources: list[bytes], which: np.ndarray) -> None:  # type: ignore[type-arg]
+    def _verify_chunks(self, chunk: np.ndarray, offset: U64, sources: list[bytes], which: np.ndarray) -> None:
         for position, source in enumerate(sources):
             mine = np.unique(chunk[which == position])
             starts = (self.addresses[mine] & np.uint32(MAX_FRAME - 1)).astype(np.uint64)
@@ -183,8 +183,8 @@ class _Packed:
 
 
 def _within(index: IndexSet, uses: tuple[Used, ...]) -> Accept:
-    """Takes only what the blob's edges name (rule 11 of PROTOCOL.md): those packs, those intervals of them. Another copy
-    of a chunk may go at any time."""
+    """Takes only what the blob's edges name (rule 11 of PROTOCOL.md): those packs, those intervals of them. Another
+    copy of a chunk may go at any time."""
     starts: list[U64] = []
     ends: list[U64] = []
     for use in uses:
@@ -203,7 +203,8 @@ def _within(index: IndexSet, uses: tuple[Used, ...]) -> Accept:
             return np.zeros(len(numbers), np.bool_)
         where = numbers.astype(np.uint64) << np.uint64(32) | addresses
         at = np.searchsorted(low, where, side="right")
-        return (at > 0) & (where < high[np.maximum(at, 1) - 1])
+        inside: Mask = (at > 0) & (where < high[np.maximum(at, 1) - 1])
+        return inside
 
     return accept
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from typing import Protocol
+from pathlib import Path
+from typing import BinaryIO, Protocol
 
-from ..errors import BadInput
+from ..errors import BadInput, NotFound
 
 
 class Source(Protocol):
@@ -107,3 +109,15 @@ def chunks(source: Source, size: int = 1 << 20) -> Iterator[memoryview]:
     view = memoryview(buffer)
     while got := fill(source, view):
         yield view[:got]
+
+
+def open_input(where: str | Path | int) -> BinaryIO:
+    """A file by path, or an open descriptor (duplicated), for reading once. NotFound, BadInput."""
+    if isinstance(where, int):
+        return os.fdopen(os.dup(where), "rb", buffering=1 << 20)
+    try:
+        return open(where, "rb", buffering=1 << 20)
+    except FileNotFoundError:
+        raise NotFound("no such file or directory", what=str(where)) from None
+    except OSError as error:
+        raise BadInput(error.strerror or "cannot open", what=str(where)) from None

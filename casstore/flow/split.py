@@ -1,7 +1,7 @@
 """Splitting one stream of content into the two tracks of a recipe: tar scan, cut, names, stream digest, in one pass.
 
-Feeds of a few MiB go through four kernel calls each; nothing here is per chunk. What is left of a payload after its last
-certain cut stays at the front of the window for the next feed (at most one chunk).
+Feeds of a few MiB go through four kernel calls each; nothing here is per chunk. What is left of a payload after its
+last certain cut stays at the front of the window for the next feed (at most one chunk).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from ..kernels import cut, hashing, spans, tarscan
 from ..format.storefile import StoreFile
+from ..kernels import cut, hashing, spans, tarscan
 from ..model import U8, U32, U64, Buffer, ChunkList
 from .naming import Names
 from .source import Source, fill
@@ -59,9 +59,7 @@ class Track:
     def chunks(self) -> ChunkList:
         if not self._digests:
             return ChunkList(np.empty((0, 32), np.uint8), np.empty(0, np.uint32), np.empty(0, np.uint32))
-        return ChunkList(
-            np.concatenate(self._digests), np.concatenate(self._lengths), np.concatenate(self._repeats)
-        )
+        return ChunkList(np.concatenate(self._digests), np.concatenate(self._lengths), np.concatenate(self._repeats))
 
 
 class Weave:
@@ -164,9 +162,7 @@ class Splitter:
         self._carry = tail
         self._whole = int(whole[-1]) if tail else 0
 
-    def _cut(
-        self, buffer: Buffer, starts: U64, lengths: U64, whole: U8, final: bool
-    ) -> tuple[U64, U32, int]:
+    def _cut(self, buffer: Buffer, starts: U64, lengths: U64, whole: U8, final: bool) -> tuple[U64, U32, int]:
         c = self._cutter
         return cut.cut(buffer, starts, lengths, whole, final, c.minimum, c.average, c.maximum)
 
@@ -186,9 +182,7 @@ class Splitter:
             return
         buffer = memoryview(self._literals)[:length]
         one = np.zeros(1, np.uint64)
-        starts, lengths, tail = self._cut(
-            buffer, one, np.array([length], np.uint64), np.zeros(1, np.uint8), final
-        )
+        starts, lengths, tail = self._cut(buffer, one, np.array([length], np.uint64), np.zeros(1, np.uint8), final)
         self._emit(LITERAL, buffer, starts, lengths, self._names.of(buffer, starts, lengths))
         self._literals[:tail] = bytes(buffer[length - tail :])
         self._literal_length = tail

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from ..digest import Digest
 from ..errors import BadInput, Damaged, NotFound
 from ..flow.ingest import Ingest
 from ..flow.restore import BlobReader
-from ..flow.source import StreamSource
+from ..flow.source import StreamSource, open_input
 from ..model import BlobInfo, Progress
 from ..store import names, protocol, query
 from ..store.leases import Lease
@@ -54,16 +53,15 @@ class VerifyReport:
 
 
 def put(
-    volume: Volume, where: str | Path | int, *, pack: str = "now", codec: str = "zstd:3", progress: Progress | None = None
+    volume: Volume,
+    where: str | Path | int,
+    *,
+    pack: str = "now",
+    codec: str = "zstd:3",
+    progress: Progress | None = None,
 ) -> Digest:
     """Store a file or stream as one blob, pinned until `rm`."""
-    try:
-        raw = os.fdopen(os.dup(where), "rb") if isinstance(where, int) else open(where, "rb")
-    except FileNotFoundError:
-        raise NotFound("no such file or directory", what=str(where)) from None
-    except OSError as error:
-        raise BadInput(error.strerror or "cannot open", what=str(where)) from None
-    with raw, Lease(volume.catalog, volume.objects, "blob put") as lease:
+    with open_input(where) as raw, Lease(volume.catalog, volume.objects, "blob put") as lease:
         ingest = Ingest(volume, lease.id, pack=pack, codec=codec, progress=progress)
         try:
             taken = ingest.take(StreamSource(raw), what="blob")

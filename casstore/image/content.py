@@ -55,4 +55,6 @@ def per_image(volume: Volume) -> list[tuple[str, list[BlobInfo]]]:
             if name == UNTAGGED:
                 image = names.find_image(tx, digest)
                 targets.setdefault(digest, image.config.hex[:12] if image else digest.hex[:12])
-        return [(name, list(closure(tx, target).values())) for target, name in sorted(targets.items(), key=lambda o: o[1])]
+        return [
+            (name, list(closure(tx, target).values())) for target, name in sorted(targets.items(), key=lambda o: o[1])
+        ]

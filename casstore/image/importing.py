@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
 
 from ..codec import compression
 from ..digest import Digest
-from ..errors import BadInput, InvalidReference, NotFound
+from ..errors import BadInput, InvalidReference
 from ..flow.ingest import Ingest
-from ..flow.source import StreamSource
+from ..flow.source import StreamSource, open_input
 from ..model import ImageRow, Progress
 from ..oci import build, media, platform, reference
 from ..oci import config as oci_config
@@ -41,7 +39,7 @@ def import_image(
     name = _target(ref)
     chosen = platform.parse(wanted) if wanted else platform.host()
     moment = (created or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    with _opened(where) as raw, Lease(volume.catalog, volume.objects, "import") as lease:
+    with open_input(where) as raw, Lease(volume.catalog, volume.objects, "import") as lease:
         ingest = Ingest(volume, lease.id, pack=pack, codec=codec, progress=progress)
         try:
             stream = compression.open_stream(raw)
@@ -74,17 +72,6 @@ def _target(ref: str | None) -> Reference | None:
     if reference.parse(ref).digest is not None:
         raise InvalidReference("cannot import digest reference")
     return reference.parse_target(ref)
-
-
-def _opened(where: str | Path | int) -> BinaryIO:
-    if isinstance(where, int):
-        return os.fdopen(os.dup(where), "rb", buffering=1 << 20)
-    try:
-        return open(where, "rb", buffering=1 << 20)
-    except FileNotFoundError:
-        raise NotFound("no such file or directory", what=str(where)) from None
-    except OSError as error:
-        raise BadInput(error.strerror or "cannot open", what=str(where)) from None
 
 
 def _commit(volume: Volume, lease: Lease, ingest: Ingest, row: ImageRow, name: Reference | None) -> None:

@@ -1,7 +1,7 @@
 """`load`: an archive of images into the store. All of it is committed at once, or nothing is.
 
-A seekable archive is read in place, its layers in parallel, and a layer that the store has is not read at all. A pipe is
-taken in one pass: its layers go in as they come by, and what they belong to is found out at the end.
+A seekable archive is read in place, its layers in parallel, and a layer that the store has is not read at all. A pipe
+is taken in one pass: its layers go in as they come by, and what they belong to is found out at the end.
 """
 
 from __future__ import annotations
@@ -160,7 +160,9 @@ class _Load:
                 rows.append(oci_image.image_row(manifest, image.config, size, parent))
                 ids.append(image.config_digest)
             tags += [(tag, manifest.digest) for tag in image.tags]
-            if not image.tags and not any(manifest.digest == d.digest for i in archive.indexes for d in i.index.manifests):
+            if not image.tags and not any(
+                manifest.digest == d.digest for i in archive.indexes for d in i.index.manifests
+            ):
                 pins.append((manifest.digest, UNTAGGED))
                 untagged.append(image.config_digest)
         for entry in archive.indexes:
@@ -204,7 +206,9 @@ class _Load:
             manifest = image.manifest
             for one, descriptor in zip(layers, manifest.layers, strict=True):
                 if one.digest != descriptor.digest:
-                    raise DigestMismatch(f"manifest wants {descriptor.digest}, archive has {one.digest}", what=image.what)
+                    raise DigestMismatch(
+                        f"manifest wants {descriptor.digest}, archive has {one.digest}", what=image.what
+                    )
         children = tuple(dict.fromkeys([image.config_digest, *(one.digest for one in layers)]))
         self._ingest.take_small(manifest.raw, manifest.media_type, children)
         return manifest
@@ -241,4 +245,3 @@ def _layer_type(encoding: str) -> str:
 
 def _named(error: BadInput, what: str) -> BadInput:
     return type(error)(error.message, what=what, offset=error.offset, hint=error.hint)
-

@@ -135,7 +135,8 @@ def resolve(tx: Tx, text: str) -> Found:
 
 
 def references(tx: Tx, image_id: Digest) -> list[TagRow]:
-    """All tags that lead to any manifest of an image, directly or by way of an index that it is this machine's image of."""
+    """All tags that lead to any manifest of an image, directly or by way of an index whose image for this machine it
+    is."""
     rows: list[TagRow] = []
     for row in names.manifests_of(tx, image_id):
         rows += names.tags(tx, target=row.manifest)

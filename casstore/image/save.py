@@ -30,7 +30,7 @@ from ..store.leases import Lease
 from ..store.volume import Volume
 from ..transport import docker_archive, oci_layout, writing
 from ..transport.contents import SavedImage, SavedIndex
-from ..transport.writing import Content, Member
+from ..transport.writing import Content
 from .content import closure, read_document
 from .resolve import Found, resolve
 
@@ -51,7 +51,7 @@ def save(
     with Lease(volume.catalog, volume.objects, "save") as lease:
         source = _Saved(volume, lease, given)
         plan = FORMATS[format](source.images, source.indexes)
-        spans, total = writing.offsets(plan)
+        _, total = writing.offsets(plan)
         step = Step(progress, "save", total)
         if isinstance(out, int):
             writing.write(_Pipe(out, step), plan, source.open)
@@ -199,7 +199,7 @@ class _File:
         try:
             if error is None:
                 os.fsync(self._fd)
-                os.rename(self._temp, self._path)
+                self._temp.rename(self._path)
                 folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
                 try:
                     os.fsync(folder)
@@ -212,7 +212,7 @@ class _File:
             os.close(self._fd)
             if error is not None:
                 with contextlib.suppress(OSError):
-                    os.unlink(self._temp)
+                    self._temp.unlink()
 
 
 def _failed(error: OSError, what: str) -> CasstoreError:

@@ -85,13 +85,9 @@ class _Removal:
 
     def _by_id(self, tx: Tx, found: Found, refs: list[TagRow]) -> None:
         short = found.image.config.hex[:12]
-        children = [
-            row for row in names.image_children(tx, found.image.config) if is_kept(tx, row.manifest)
-        ]
+        children = [row for row in names.image_children(tx, found.image.config) if is_kept(tx, row.manifest)]
         if children:
-            raise Conflict(
-                f"conflict: unable to delete {short} (cannot be forced) - image has dependent child images"
-            )
+            raise Conflict(f"conflict: unable to delete {short} (cannot be forced) - image has dependent child images")
         if len(refs) > 1 and not self._force:
             raise Conflict(
                 f"conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"

@@ -104,4 +104,3 @@ def encode_segment(packs: Sequence[tuple[bytes, U8, U32]]) -> bytes:
     addresses = np.concatenate([a for _, _, a in packs]) if packs else np.empty(0, np.uint32)
     ordinals = np.repeat(np.arange(len(packs), dtype=np.uint32), [len(a) for _, _, a in packs])
     return index_format.encode(digests, ordinals, addresses, ids)
-

@@ -120,7 +120,7 @@ class PackShelf:
         slot: Slot,
         codec: int,
         raw_length: int,
-        stored: bytes,
+        stored: Buffer,
         chunks: tuple[U8, U32, U32],
         base: int | None = None,
     ) -> None:

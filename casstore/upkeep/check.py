@@ -141,7 +141,7 @@ class _Check:
     def _gone(self, key: str) -> bool:
         """Was the object collected while we looked?"""
         with self._volume.catalog.read() as tx:
-            return tx.value("SELECT state FROM object WHERE key = ?", (key,)) != "live"
+            return bool(tx.value("SELECT state FROM object WHERE key = ?", (key,)) != "live")
 
     def _pack(self, row: ObjectRow) -> str:
         try:
@@ -289,7 +289,8 @@ class _Check:
     def _whom(self, digest: Digest) -> str:
         """Which images a damaged blob hurts."""
         with self._volume.catalog.read() as tx:
-            queue, seen, tags = [digest], {digest}, []
+            queue, seen = [digest], {digest}
+            tags: list[str] = []
             while queue and len(tags) < 8:
                 one = queue.pop()
                 tags += [f"{row.repository}:{row.tag}" for row in names.tags(tx, target=one)]

@@ -106,7 +106,7 @@ class DeepFrames:
         self._futures.append(self._pool.submit(self._make, slot, raw, base, prefix, columns))
 
     def _make(
-        self, slot: Slot, raw: bytes, base: int | None, prefix: bytes | None, columns: tuple[np.ndarray, ...]  # type: ignore[type-arg]
+        self, slot: Slot, raw: bytes, base: int | None, prefix: bytes | None, columns: tuple[np.ndarray, ...]
     ) -> None:
         try:
             codec, stored = frame_codec.compress(self._codec, raw, prefix)

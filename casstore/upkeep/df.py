@@ -90,11 +90,12 @@ def per_image(images: Images) -> list[ImageUse]:
     for users in covers.values():
         _sweep(users, unique, total)
     return [
-        ImageUse(reference, size, int(total[i] - unique[i]), int(unique[i])) for i, (reference, size) in enumerate(sizes)
+        ImageUse(reference, size, int(total[i] - unique[i]), int(unique[i]))
+        for i, (reference, size) in enumerate(sizes)
     ]
 
 
-def _sweep(users: list[tuple[int, U32]], unique: np.ndarray, total: np.ndarray) -> None:  # type: ignore[type-arg]
+def _sweep(users: list[tuple[int, U32]], unique: np.ndarray, total: np.ndarray) -> None:
     """Add to each image what it covers of one object, and what only it covers."""
     points = np.concatenate([spans.astype(np.int64).T.reshape(-1) for _, spans in users])
     steps = np.concatenate([np.repeat([1, -1], len(spans)) for _, spans in users])

@@ -74,9 +74,7 @@ class Plan:
         found += [GcRow("delete", kind, key, size, "no live blob in it") for key, kind, size in self.garbage.objects]
         found += [GcRow("pack", "blob", str(one.digest), one.size, "loose") for one in self.loose]
         found += [GcRow("repack", "data", one.row.key, one.row.size, one.reason) for one in self.worn]
-        found += [
-            GcRow("merge", "metadata", row.key, row.size, "small") for group in self.metadata for row in group
-        ]
+        found += [GcRow("merge", "metadata", row.key, row.size, "small") for group in self.metadata for row in group]
         if self.segments is not None:
             found += [GcRow("merge", "index", key, 0, "many segments") for key in self.segments.keys]
         return found
@@ -165,9 +163,7 @@ class _Run:
         return time.monotonic() < self._deadline
 
     def _collect(self) -> None:
-        done = collector.collect(
-            self._volume.catalog, self._volume.objects, grace=self._grace, check=self._check
-        )
+        done = collector.collect(self._volume.catalog, self._volume.objects, grace=self._grace, check=self._check)
         self._totals.blobs_deleted += done.blobs_purged
         self._totals.objects_deleted += done.objects_deleted
         self._totals.freed_bytes += done.bytes_deleted

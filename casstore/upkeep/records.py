@@ -12,6 +12,7 @@ from ..digest import Digest
 from ..format import index as index_format
 from ..format.index import IndexSegment
 from ..format.pack import MetadataTable, Record
+from ..model import Used
 from ..store import protocol, query, rewrite
 from ..store.leases import Lease
 from ..store.objects import index_key, pack_id, pack_key
@@ -82,7 +83,7 @@ def merge_metadata(volume: Volume, group: list[ObjectRow], check: Callable[[], N
         rewrite.repack_commit(volume.catalog, lease.id, [NewObject(key, size)])
         none = np.empty((0, 2), np.uint32)
         moves = [
-            Move(digest, old, none, (query.Used(key, none),), (at.frame, at.offset, at.length))
+            Move(digest, old, none, (Used(key, none),), (at.frame, at.offset, at.length))
             for (digest, old), at in zip(origin, positions, strict=True)
         ]
         done = 0

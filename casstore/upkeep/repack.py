@@ -165,9 +165,7 @@ class Repack:
             _, first = np.unique(digests[mine], axis=0, return_index=True)
             chosen = np.flatnonzero(mine)[np.sort(first)] if mine.any() else np.empty(0, np.int64)
             self._copy(frames, key, digests[chosen], addresses[chosen], lengths[chosen])
-        return [
-            (digest, key, used, self._placed.get(digests), lengths) for key, used, digests, _, lengths in parts
-        ]
+        return [(digest, key, used, self._placed.get(digests), lengths) for key, used, digests, _, lengths in parts]
 
     def _chunks(self, key: str, used: U32) -> tuple[U8, U32, U32]:
         """Digests, addresses, lengths of the chunks of a pack that lie in these intervals, in order of address."""
@@ -178,7 +176,7 @@ class Repack:
         inside = (at > 0) & (found.addresses < used[np.maximum(at, 1) - 1, 1])
         return found.digests[inside], found.addresses[inside], found.lengths[inside]
 
-    def _too_scattered(self, frames: DeepFrames, digests: U8, lengths: U32) -> np.ndarray:  # type: ignore[type-arg]
+    def _too_scattered(self, frames: DeepFrames, digests: U8, lengths: U32) -> np.ndarray:
         """Which of a blob's chunks, all placed for earlier blobs, should be stored again next to each other: those in
         frames of which it uses least, until restoring it decodes no more than AMPLIFICATION times its bytes."""
         values = self._placed.get(digests)

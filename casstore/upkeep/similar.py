@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..kernels import cut, hashing
+from ..kernels import hashing
+from ..kernels.cut import cut
 from ..model import U64, Buffer
 
 PIECE = (256, 1024, 4096)
@@ -25,7 +26,7 @@ class Similar:
 
     def pieces(self, raw: Buffer) -> tuple[U64, U64]:
         """(names, lengths) of a frame's pieces, (n,) uint64 both; names are the first 8 bytes of their SHA-256."""
-        starts, lengths, _ = cut.cut(
+        starts, lengths, _ = cut(
             raw,
             np.zeros(1, np.uint64),
             np.array([len(memoryview(raw))], np.uint64),
