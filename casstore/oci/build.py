@@ -27,9 +27,7 @@ def manifest(config: Descriptor, layers: Sequence[Descriptor]) -> bytes:
 
 def index(manifests: Sequence[Descriptor]) -> bytes:
     """An OCI index over manifests, in the order given."""
-    return encode(
-        {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": [plain(each) for each in manifests]}
-    )
+    return encode({"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": [plain(each) for each in manifests]})
 
 
 def imported_config(

@@ -44,9 +44,7 @@ def strict_json(data: bytes, limit: int, what: str) -> Any:
         text = data.decode("utf-8")
         value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
         if _LONE_SURROGATE.search(text):
-            msgspec.json.encode(
-                value
-            )  # refuses half a surrogate pair, which nothing could print or store later
+            msgspec.json.encode(value)  # refuses half a surrogate pair, which nothing could print or store later
     except UnicodeDecodeError as error:
         raise BadInput("invalid JSON: not UTF-8", what=what, offset=error.start) from None
     except UnicodeEncodeError:

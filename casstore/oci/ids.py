@@ -134,7 +134,7 @@ def _runtime(value: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, default in _RUNTIME.items():
         said = given.get(key, default)
-        if said is None and key in _LEFT_OUT_WHEN_ABSENT or not said and key in _LEFT_OUT_WHEN_EMPTY:
+        if (said is None and key in _LEFT_OUT_WHEN_ABSENT) or (not said and key in _LEFT_OUT_WHEN_EMPTY):
             continue
         if key in ("Cmd", "Entrypoint") and isinstance(said, str):
             said = [said]

@@ -35,8 +35,7 @@ class Descriptor:
     def is_attestation(self) -> bool:
         """BuildKit's attestations ride in an index as manifests of no platform."""
         return self.annotations.get("vnd.docker.reference.type") == "attestation-manifest" or (
-            self.platform is not None
-            and (self.platform.os, self.platform.architecture) == ("unknown", "unknown")
+            self.platform is not None and (self.platform.os, self.platform.architecture) == ("unknown", "unknown")
         )
 
 
@@ -140,9 +139,7 @@ def parse(
     annotations = document.annotations or {}
     subject = _descriptor(document.subject, f"{what}: subject") if document.subject else None
     if is_index:
-        return Index(
-            raw, actual, kind, _descriptors(document.manifests, "manifest", what), annotations, subject
-        )
+        return Index(raw, actual, kind, _descriptors(document.manifests, "manifest", what), annotations, subject)
     if document.config is None or document.layers is None:
         missing = "config" if document.config is None else "layers"
         raise BadInput(f"invalid manifest: no {missing}", what=what)

@@ -108,9 +108,7 @@ def parse_target(text: str) -> Reference:
     """The name that `tag`, `import` or `commit` gives: with a tag (default `latest`), never with a digest."""
     problem, found = _parse(text)
     if found is None:
-        raise InvalidReference(
-            f"Error parsing reference: {_quote(text)} is not a valid repository/tag: {problem}"
-        )
+        raise InvalidReference(f"Error parsing reference: {_quote(text)} is not a valid repository/tag: {problem}")
     if found.digest:
         raise InvalidReference("refusing to create a tag with a digest reference", what=found.familiar())
     if found.familiar_name == "sha256":

@@ -419,7 +419,7 @@ class PathReader(FileReader):
 
     def __init__(self, path: Path, size: int) -> None:
         try:
-            self._file = open(path, "rb", buffering=0)
+            self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed with this object)
         except OSError as error:
             raise _unopened(error, str(path)) from None
         super().__init__(self._file.fileno(), 0, size)

@@ -182,9 +182,7 @@ def plan(images: Iterable[SavedImage]) -> list[Member]:
         value = strict_json(image.config_bytes, MAX_DOCUMENT, what)
         v1 = ids.v1_layers(value, image.diff_ids)
         paths: list[str] = []
-        for (name, document), diff_id, (digest, size) in zip(
-            v1, image.diff_ids, _sources(image), strict=True
-        ):
+        for (name, document), diff_id, (digest, size) in zip(v1, image.diff_ids, _sources(image), strict=True):
             path = f"{name}/layer.tar"
             if path not in members:
                 place = first_place.setdefault(diff_id, path)

@@ -98,8 +98,8 @@ class Layout:
         if isinstance(whole, Manifest):
             chosen = group[0]
         else:
-            offers = group if whole is None else whole.manifests
-            found = select(self._leaves(offers, 0, set()), self._asked or host())
+            leaves = self._leaves(group, 0) if whole is None else self._leaves(whole.manifests, 1)
+            found = select(leaves, self._asked or host())
             if found is None:
                 raise BadInput(
                     f"no matching manifest for {self._asked or host()} in the manifest list entries",
@@ -108,16 +108,14 @@ class Layout:
             chosen = found
         image = self._image(chosen)
         if self._asked and image.config and rank(image.config.platform, self._asked) is None:
-            raise BadInput(
-                f"no matching manifest for {self._asked} in the manifest list entries", what=image.what
-            )
+            raise BadInput(f"no matching manifest for {self._asked} in the manifest list entries", what=image.what)
         if not self._asked and image.config:
             oci_config.check_os(image.config, host().os, image.what)
         self._tag(chosen, tags)
 
     def present(self, group: Iterable[Descriptor]) -> Iterator[Manifest]:
         """Every manifest that these lead to and that the archive holds, whatever its platform."""
-        for descriptor in self._leaves(group, 0, set(), absent_too=False):
+        for descriptor in self._leaves(group, 0, absent_too=False):
             document = self._document(descriptor)
             if isinstance(document, Manifest):
                 yield document
@@ -132,9 +130,14 @@ class Layout:
             self._indexes[document.digest] = ArchiveIndex(document)
 
     def _leaves(
-        self, group: Iterable[Descriptor], depth: int, seen: set[Digest], absent_too: bool = True
+        self,
+        group: Iterable[Descriptor],
+        depth: int,
+        seen: set[Digest] | None = None,
+        absent_too: bool = True,
     ) -> Iterator[Descriptor]:
         """The manifests under indexes, each once, however many ways lead to it."""
+        seen = set() if seen is None else seen
         for descriptor in group:
             if descriptor.digest in seen:
                 continue
@@ -167,10 +170,7 @@ class Layout:
             parsed = oci_config.parse(raw, f"{what}: config", manifest.config.digest)
             oci_config.check_layers(parsed, len(manifest.layers), what)
         diff_ids = parsed.diff_ids if parsed else (None,) * len(manifest.layers)
-        layers = [
-            self._layer(layer, diff_id, what)
-            for layer, diff_id in zip(manifest.layers, diff_ids, strict=True)
-        ]
+        layers = [self._layer(layer, diff_id, what) for layer, diff_id in zip(manifest.layers, diff_ids, strict=True)]
         image = ArchiveImage(what, raw, parsed, manifest.config.media_type, layers, manifest)
         self._images[descriptor.digest] = image
         return image
@@ -186,9 +186,7 @@ class Layout:
             )
         if member.landed is not None:
             descriptor.digest.check(member.landed.digest, f"{self._source.what}: {member.name}")
-        return LayerRef(
-            member.name, member.size, descriptor.media_type, descriptor.digest, diff_id, member.landed
-        )
+        return LayerRef(member.name, member.size, descriptor.media_type, descriptor.digest, diff_id, member.landed)
 
     def _document(self, descriptor: Descriptor) -> Manifest | Index:
         known = self._documents.get(descriptor.digest)

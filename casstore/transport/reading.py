@@ -31,9 +31,7 @@ def read(
         return oci_layout.read(source, platform, everything)
     if legacy.is_legacy(source):
         return _suiting(legacy.read(source), platform)
-    raise BadInput(
-        "no archive of images: it has no manifest.json, index.json or repositories", what=source.what
-    )
+    raise BadInput("no archive of images: it has no manifest.json, index.json or repositories", what=source.what)
 
 
 def _suiting(archive: Archive, platform: Platform | None) -> Archive:
@@ -41,9 +39,7 @@ def _suiting(archive: Archive, platform: Platform | None) -> Archive:
     if platform is None:
         return archive
     images = [
-        image
-        for image in archive.images
-        if image.config is None or rank(image.config.platform, platform) is not None
+        image for image in archive.images if image.config is None or rank(image.config.platform, platform) is not None
     ]
     if archive.images and not images:
         raise BadInput(f"no matching manifest for {platform} in the archive", what=archive.source.what)
@@ -58,9 +54,7 @@ def _hybrid(archive: Archive, platform: Platform | None, everything: bool) -> Ar
         manifests = list(layout.present(group))
         configs = {manifest.config.digest for manifest in manifests}
         if name in named and named[name] not in configs:
-            raise BadInput(
-                f"manifest.json and index.json disagree about {name.familiar()}", what=archive.source.what
-            )
+            raise BadInput(f"manifest.json and index.json disagree about {name.familiar()}", what=archive.source.what)
         ours = [image for image in archive.images if image.config_digest in configs]
         if not everything and _attach(ours, manifests):
             if name is not None and name not in named:

@@ -212,9 +212,7 @@ def make_header(name: str, kind: str, size: int, mtime: int, link: str = "") -> 
         payload = b"".join(_pax_record(key, value) for key, value in sorted(records.items()))
         before = _ustar(b"PaxHeaders.0/member", 0o644, len(payload), 0, b"x", b"", b"")
         before += payload + bytes(-len(payload) % BLOCK)
-    return before + _ustar(
-        raw[:100], mode, 0 if b"size" in records else size, seconds, flag, target[:100], prefix
-    )
+    return before + _ustar(raw[:100], mode, 0 if b"size" in records else size, seconds, flag, target[:100], prefix)
 
 
 def _ustar(name: bytes, mode: int, size: int, mtime: int, flag: bytes, link: bytes, prefix: bytes) -> bytes:

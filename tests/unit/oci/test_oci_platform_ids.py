@@ -107,9 +107,7 @@ def test_v1_layers_as_docker_names_them() -> None:
         '"comment":"Imported from -"}],"os":"linux","rootfs":{"type":"layers","diff_ids":'
         '["sha256:6b6043957d3b1b7873a373d1fafe3cbc3d6e6d75771beb0f8dc364124fd7712f"]}}'
     )
-    assert (
-        Digest.of(config.encode()).hex == "7007f71b4995cff4970ae73720254d2c0cdb8afbc9f207a9b3937416be699e1e"
-    )
+    assert Digest.of(config.encode()).hex == "7007f71b4995cff4970ae73720254d2c0cdb8afbc9f207a9b3937416be699e1e"
     diff_id = Digest.parse("sha256:6b6043957d3b1b7873a373d1fafe3cbc3d6e6d75771beb0f8dc364124fd7712f")
     v1_id = "6793428f9b4a1ccb185f766dcfcd7e54c4386349937fc988a5f6f0a3e2127f60"
     document = (

@@ -101,9 +101,7 @@ def test_upper_case(text: str) -> None:
 def test_an_id_is_no_name() -> None:
     with pytest.raises(InvalidReference) as caught:
         parse(HEX)
-    assert str(caught.value) == (
-        f"invalid repository name ({HEX}), cannot specify 64-byte hexadecimal strings"
-    )
+    assert str(caught.value) == (f"invalid repository name ({HEX}), cannot specify 64-byte hexadecimal strings")
     assert parse(HEX[:-1]).path == f"library/{HEX[:-1]}"
 
 
@@ -141,9 +139,7 @@ def test_targets_of_tag() -> None:
     assert parse_target("x").tag == "latest"
     with pytest.raises(InvalidReference, match="refusing to create a tag with a digest reference"):
         parse_target(f"x@{DIGEST}")
-    with pytest.raises(
-        InvalidReference, match="refusing to create an ambiguous tag using digest algorithm as name"
-    ):
+    with pytest.raises(InvalidReference, match="refusing to create an ambiguous tag using digest algorithm as name"):
         parse_target("sha256:abc")
 
 
@@ -179,12 +175,8 @@ def test_bad_tag_for_a_repository() -> None:
         parse("x").with_tag("-")
 
 
-COMPONENT = st.from_regex(
-    re.compile(r"[a-z0-9]{1,8}((\.|_|__|-{1,3})[a-z0-9]{1,8}){0,2}", re.ASCII), fullmatch=True
-)
-DOMAIN = st.from_regex(
-    re.compile(r"[a-z0-9]{1,8}(\.[a-z]{1,8}){1,2}(:[0-9]{1,5})?", re.ASCII), fullmatch=True
-)
+COMPONENT = st.from_regex(re.compile(r"[a-z0-9]{1,8}((\.|_|__|-{1,3})[a-z0-9]{1,8}){0,2}", re.ASCII), fullmatch=True)
+DOMAIN = st.from_regex(re.compile(r"[a-z0-9]{1,8}(\.[a-z]{1,8}){1,2}(:[0-9]{1,5})?", re.ASCII), fullmatch=True)
 TAG = st.from_regex(re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", re.ASCII), fullmatch=True)
 
 
