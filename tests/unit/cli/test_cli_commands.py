@@ -164,9 +164,7 @@ def test_load(casstore: Run, store: Recorder) -> None:
     store.answers["load"] = SimpleNamespace(loaded=["Loaded image: l:1"], notices=[moved])
     done = casstore("load", "-q", "-i", "a.tar", "--platform", "linux/arm64", "--pack", "later")
     assert done.out == f"{moved}\nLoaded image: l:1\n"
-    assert store.calls == [
-        ("load", ("a.tar",), {"platform": "linux/arm64", "all_platforms": False, "pack": "later"})
-    ]
+    assert store.calls == [("load", ("a.tar",), {"platform": "linux/arm64", "all_platforms": False, "pack": "later"})]
     assert store.progress is None
 
 
@@ -182,9 +180,7 @@ def test_progress_is_handed_down_unless_quiet(casstore: Run, store: Recorder) ->
         assert (store.progress is not None) is told
 
 
-def test_load_from_stdin_gives_a_descriptor(
-    casstore: Run, store: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_load_from_stdin_gives_a_descriptor(casstore: Run, store: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     store.answers["load"] = SimpleNamespace(loaded=[], notices=[])
     monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: False, fileno=lambda: 0))
     casstore("load")
@@ -329,9 +325,7 @@ def test_bad_ranges(text: str) -> None:
 
 
 def test_blob_ls(casstore: Run, store: Recorder) -> None:
-    row = SimpleNamespace(
-        digest=Digest.parse(DIGEST), size=1500, state="packed", encoding="identity", stored_size=500
-    )
+    row = SimpleNamespace(digest=Digest.parse(DIGEST), size=1500, state="packed", encoding="identity", stored_size=500)
     store.answers["blobs.ls"] = lambda: iter([row])
     assert json.loads(casstore("blob", "ls", "--format", "json").out) == {
         "Digest": DIGEST,

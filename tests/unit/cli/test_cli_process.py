@@ -111,9 +111,7 @@ try:
 finally:
     print(*sorted({heavy} & set(sys.modules)))
 """)  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", code, "images", "-q"], capture_output=True, text=True, timeout=20
-    )
+    done = subprocess.run([sys.executable, "-c", code, "images", "-q"], capture_output=True, text=True, timeout=20)
     assert (done.stdout, done.stderr) == ("\n", "")
 
 

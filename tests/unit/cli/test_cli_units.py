@@ -88,9 +88,7 @@ def test_ages() -> None:
 
 
 def test_times_keep_microseconds() -> None:
-    assert parse_time("2026-11-24T10:00:00.123456789Z") == datetime(
-        2026, 11, 24, 10, 0, 0, 123456, tzinfo=UTC
-    )
+    assert parse_time("2026-11-24T10:00:00.123456789Z") == datetime(2026, 11, 24, 10, 0, 0, 123456, tzinfo=UTC)
     assert parse_time("2026-11-24T10:00:00.5Z") == datetime(2026, 11, 24, 10, 0, 0, 500000, tzinfo=UTC)
 
 
