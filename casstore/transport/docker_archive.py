@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -12,8 +13,8 @@ from ..errors import BadInput, InvalidReference, NotFound
 from ..oci import config as oci_config
 from ..oci import media
 from ..oci.document import MAX_ARCHIVE_JSON, MAX_DOCUMENT, convert, encode, strict_json
-from ..oci.manifest import Manifest
-from ..oci.platform import host
+from ..oci.manifest import Descriptor, Index, Manifest
+from ..oci.platform import host, select
 from ..oci.reference import Reference, parse_repo_tag
 from . import oci_layout, tar
 from .archive import Source
@@ -122,11 +123,10 @@ def plan(images: Sequence[SavedImage], indexes: Sequence[SavedIndex] = ()) -> li
 
     The same images give the same bytes: images by ID, tags and members in lexical order, no links.
     """
-    ordered = oci_layout.in_order(images)
-    listed = [image for image in ordered if image.listed]
-    ids = {image.manifest.config.digest for image in listed}
+    shown = listed(images, indexes)
+    ids = {image.manifest.config.digest for image in shown}
     items: list[dict[str, Any]] = []
-    for image in listed:
+    for image in shown:
         item: dict[str, Any] = {
             "Config": blob_path(image.manifest.config.digest),
             "RepoTags": sorted(tag.familiar() for tag in image.tags) or None,
@@ -140,10 +140,45 @@ def plan(images: Sequence[SavedImage], indexes: Sequence[SavedIndex] = ()) -> li
         }
         items.append(item)
     extra = [json_member(MANIFEST, items)]
-    tops = {tag: image.diff_ids[-1].hex for image in listed if image.diff_ids for tag in image.tags}
+    tops = {tag: image.diff_ids[-1].hex for image in shown if image.diff_ids for tag in image.tags}
     if tops:
         extra.append(json_member(REPOSITORIES, repositories(tops)))
-    return oci_layout.plan(ordered, indexes, extra)
+    return oci_layout.plan(images, indexes, extra)
+
+
+def listed(images: Sequence[SavedImage], indexes: Sequence[SavedIndex]) -> list[SavedImage]:
+    """What readers of manifest.json see, in order: of an index one image, under the index's names.
+
+    That is the one for this machine, else the first.
+    """
+    ordered = oci_layout.in_order(images)
+    known = {image.manifest.digest: image for image in ordered if image.manifest.is_image}
+    below = {each.index.digest: each.index for each in indexes}
+    inside = {child.digest for index in below.values() for child in index.manifests}
+    chosen: dict[Digest, list[Reference]] = {}
+    for each in indexes:
+        if each.index.digest in inside and not each.tags:
+            continue
+        offers = [child for child in _leaves(each.index, below, set()) if child.digest in known]
+        if offers:
+            chosen.setdefault((select(offers, host()) or offers[0]).digest, []).extend(each.tags)
+    found: list[SavedImage] = []
+    for image in ordered:
+        tags = list(dict.fromkeys([*image.tags, *chosen.get(image.manifest.digest, ())]))
+        if image.manifest.digest in chosen or (image.listed and (tags or image.manifest.digest not in inside)):
+            found.append(replace(image, tags=tags))
+    return found
+
+
+def _leaves(index: Index, below: dict[Digest, Index], seen: set[Digest]) -> Iterator[Descriptor]:
+    for child in index.manifests:
+        if child.digest in seen or child.is_attestation:
+            continue
+        seen.add(child.digest)
+        if child.digest in below:
+            yield from _leaves(below[child.digest], below, seen)
+        else:
+            yield child
 
 
 def repositories(tops: dict[Reference, str]) -> dict[str, dict[str, str]]:

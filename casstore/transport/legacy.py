@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..codec import compression
@@ -23,9 +23,9 @@ from ..oci.platform import host
 from ..oci.reference import Reference, parse
 from . import tar
 from .archive import Source
-from .contents import Archive, ArchiveImage, LayerRef, SavedImage
-from .docker_archive import MANIFEST, REPOSITORIES, json_member, layer_ref, repositories
-from .oci_layout import in_order, unix_seconds
+from .contents import Archive, ArchiveImage, LayerRef, SavedImage, SavedIndex
+from .docker_archive import MANIFEST, REPOSITORIES, json_member, layer_ref, listed, repositories
+from .oci_layout import unix_seconds
 from .writing import Content, Member, folders
 
 MAX_CHAIN = 128
@@ -167,14 +167,14 @@ def _image(what: str, chain: Sequence[_Step]) -> ArchiveImage:
     return ArchiveImage(what, raw, config, media.OCI_CONFIG, [step.layer for step in chain])
 
 
-def plan(images: Iterable[SavedImage]) -> list[Member]:
+def plan(images: Sequence[SavedImage], indexes: Sequence[SavedIndex] = ()) -> list[Member]:
     """What docker 1.10 to 24 writes, with nothing left to chance: uncompressed layers, v1 IDs, relative symlinks where
-    a layer stands under two IDs."""
+    a layer stands under two IDs. Of an index, one image goes in."""
     members: dict[str, Member] = {}
     first_place: dict[Digest, str] = {}
     items: list[dict[str, Any]] = []
     tops: dict[Reference, str] = {}
-    ordered = _by_id(images)
+    ordered = _by_id(listed(images, indexes))
     known = {image.manifest.config.digest for image in ordered}
     for image in ordered:
         created = unix_seconds(image.created)
@@ -216,9 +216,9 @@ def plan(images: Iterable[SavedImage]) -> list[Member]:
 def _by_id(images: Iterable[SavedImage]) -> list[SavedImage]:
     """One image per ID: its forms (plain, compressed) are the same when unpacked."""
     found: dict[Digest, SavedImage] = {}
-    for image in in_order([image for image in images if image.listed]):
-        known = found.setdefault(image.manifest.config.digest, image)
-        known.tags.extend(tag for tag in image.tags if tag not in known.tags)
+    for image in images:
+        known = found.get(image.manifest.config.digest, image)
+        found[image.manifest.config.digest] = replace(known, tags=list(dict.fromkeys([*known.tags, *image.tags])))
     return list(found.values())
 
 

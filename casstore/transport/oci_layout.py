@@ -284,9 +284,9 @@ def in_order(images: Sequence[SavedImage]) -> list[SavedImage]:
     """By image ID, then manifest; each manifest once, with all its tags."""
     found: dict[Digest, SavedImage] = {}
     for image in sorted(images, key=lambda image: (image.manifest.config.digest, image.manifest.digest)):
-        known = found.setdefault(image.manifest.digest, image)
-        if known is not image:
-            known.tags.extend(tag for tag in image.tags if tag not in known.tags)
+        known = found.get(image.manifest.digest, image)
+        tags = list(dict.fromkeys([*known.tags, *image.tags]))
+        found[image.manifest.digest] = replace(known, tags=tags, listed=known.listed or image.listed)
     return list(found.values())
 
 

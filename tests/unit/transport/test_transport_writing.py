@@ -19,6 +19,7 @@ from casstore.model import Buffer
 from casstore.oci import build, manifest, media
 from casstore.oci import config as oci_config
 from casstore.oci.manifest import Descriptor, Index, Manifest
+from casstore.oci.platform import host
 from casstore.oci.reference import parse
 from casstore.transport import docker_archive, legacy, oci_layout, reading, writing
 from casstore.transport.archive import open_source
@@ -254,7 +255,15 @@ def test_legacy_form_of_old_readers(blobs: Blobs, way: Way) -> None:
 
 def saved_index(*images: SavedImage, tags: list[str]) -> SavedIndex:
     raw = build.index(
-        [Descriptor(each.manifest.media_type, each.manifest.digest, len(each.manifest.raw)) for each in images]
+        [
+            Descriptor(
+                each.manifest.media_type,
+                each.manifest.digest,
+                len(each.manifest.raw),
+                oci_config.parse(each.config_bytes, "c").platform,
+            )
+            for each in images
+        ]
     )
     found = manifest.parse(raw, "i")
     assert isinstance(found, Index)
@@ -263,9 +272,8 @@ def saved_index(*images: SavedImage, tags: list[str]) -> SavedIndex:
 
 @pytest.mark.parametrize("plan", [docker_archive.plan, oci_layout.plan])
 def test_index(blobs: Blobs, way: Way, plan: Any) -> None:
-    here = blobs.image([A], ["a:1"])
+    here = blobs.image([A], [], architecture=host().architecture)
     other = blobs.image([B], [], architecture="s390x")
-    other.listed = False
     index = saved_index(here, other, tags=["a:1"])
     data = blobs.written(plan([here, other], [index]))
     (entry,) = json.loads(content(data, "index.json"))["manifests"]
@@ -279,6 +287,30 @@ def test_index(blobs: Blobs, way: Way, plan: Any) -> None:
     assert {image.config_digest for image in archive.images} == {
         image.manifest.config.digest for image in (here, other)
     }
+
+
+def test_index_of_other_platforms_only(blobs: Blobs, way: Way) -> None:
+    """Old readers get one of them all the same."""
+    images = [blobs.image([data], [], architecture=arch) for data, arch in ((A, "s390x"), (B, "mips64le"))]
+    for plan in (docker_archive.plan, legacy.plan):
+        data = blobs.written(plan(images, [saved_index(*images, tags=["a:1", "b:1"])]))
+        (item,) = json.loads(content(data, "manifest.json"))
+        assert item["RepoTags"] == ["a:1", "b:1"]
+        assert images[0].manifest.config.digest.hex in item["Config"]
+        assert [len(image.tags) for image in way(data).images] == [2]
+
+
+def test_index_in_an_index(blobs: Blobs, way: Way) -> None:
+    image = blobs.image([A], [])
+    inner = saved_index(image, tags=[])
+    raw = build.index([Descriptor(media.OCI_INDEX, inner.index.digest, len(inner.index.raw))])
+    outer = manifest.parse(raw, "o")
+    assert isinstance(outer, Index)
+    data = blobs.written(docker_archive.plan([image], [inner, SavedIndex(outer, [parse("a:1")])]))
+    assert len(json.loads(content(data, "index.json"))["manifests"]) == 1
+    archive = way(data, everything=True)
+    assert [each.index.digest for each in archive.indexes] == [inner.index.digest, outer.digest]
+    assert [[tag.familiar() for tag in image.tags] for image in way(data).images] == [["a:1"]]
 
 
 def test_oci_folder(blobs: Blobs, tmp_path: Path) -> None:
