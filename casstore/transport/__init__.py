@@ -1,8 +1,10 @@
-"""Places that images come from and go to. Reading yields an `Archive` (see contents.py), writing begins with a plan.
+"""Places that images come from and go to. Reading yields an `Archive` (contents.py), writing begins with a plan.
 
-archive.py         what an archive file holds: members by name, read in place or as they go by
+reading.py         any archive or folder → `Archive`, by what it holds
+archive.py         files and folders read in place; stream.py: a pipe or a compressed file, as it goes by
+members.py         names, links and limits inside an archive
 tar.py             headers of that outer tar, both ways
-docker_archive.py  `docker save` of every age; legacy.py: the layout of docker 1.8 and `--format legacy`
+docker_archive.py  `docker save` of every age; legacy.py: docker 1.8, and `--format legacy`
 oci_layout.py      OCI layouts, as a tar or a folder
 writing.py         a plan of members → bytes
 """

@@ -8,7 +8,7 @@ from ..digest import Digest
 from ..oci.config import Config
 from ..oci.manifest import Index, Manifest
 from ..oci.reference import Reference
-from .archive import Landed, Reader, Source
+from .members import Landed, Reader, Source
 
 
 @dataclass(slots=True)

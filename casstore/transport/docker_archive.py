@@ -17,8 +17,8 @@ from ..oci.manifest import Descriptor, Index, Manifest
 from ..oci.platform import host, select
 from ..oci.reference import Reference, parse_repo_tag
 from . import oci_layout, tar
-from .archive import Source
 from .contents import Archive, ArchiveImage, LayerRef, SavedImage, SavedIndex
+from .members import Source
 from .oci_layout import blob_path
 from .writing import Member
 

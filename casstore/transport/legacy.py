@@ -22,9 +22,9 @@ from ..oci.document import MAX_ARCHIVE_JSON, MAX_DOCUMENT, strict_json
 from ..oci.platform import host
 from ..oci.reference import Reference, parse
 from . import tar
-from .archive import Source
 from .contents import Archive, ArchiveImage, LayerRef, SavedImage, SavedIndex
 from .docker_archive import MANIFEST, REPOSITORIES, json_member, layer_ref, listed, repositories
+from .members import Source
 from .oci_layout import unix_seconds
 from .writing import Content, Member, folders
 

@@ -21,8 +21,8 @@ from ..oci.manifest import Descriptor, Index, Manifest
 from ..oci.platform import Platform, host, rank, select
 from ..oci.reference import Reference, parse
 from . import tar
-from .archive import Source
 from .contents import Archive, ArchiveImage, ArchiveIndex, LayerRef, SavedImage, SavedIndex
+from .members import Source
 from .writing import Content, Member, folders
 
 INDEX = "index.json"

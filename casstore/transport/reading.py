@@ -8,8 +8,8 @@ from ..errors import BadInput
 from ..oci.manifest import Manifest
 from ..oci.platform import Platform, rank
 from . import docker_archive, legacy, oci_layout
-from .archive import Sink, Source
 from .contents import Archive, ArchiveImage
+from .members import Sink, Source
 
 
 def read(

@@ -499,14 +499,14 @@ def test_true_gigabyte_of_json(way: Way) -> None:
 
 
 def test_many_small_members_in_a_pipe(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("casstore.transport.archive.MAX_KEPT", 100_000)
+    monkeypatch.setattr("casstore.transport.stream.MAX_KEPT", 100_000)
     data = tar_of([(f"x{i}", bytes(30_000)) for i in range(5)])
     with pytest.raises(LimitExceeded, match="load it from a file"):
         Way("pipe", tmp_path / "a")(data)
 
 
 def test_too_many_members(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("casstore.transport.archive.MAX_MEMBERS", 10)
+    monkeypatch.setattr("casstore.transport.members.MAX_MEMBERS", 10)
     with pytest.raises(LimitExceeded, match="more than 10 members"):
         way(tar_of([(f"x{i}", b"") for i in range(11)]))
 
