@@ -32,16 +32,29 @@ class FramePool:
         self._room = threading.Semaphore(2 * workers + 2)
         self._futures: list[Future[None]] = []
         self._failed: BaseException | None = None
+        self._buffers: list[bytearray] = []
 
-    def submit(self, slot: Slot, raw: memoryview, digests: U8, addresses: U32, lengths: U32) -> None:
+    def buffer(self, size: int) -> bytearray:
+        """A buffer of at least `size` bytes, used before if there is one: fresh memory costs as much as filling it."""
+        try:
+            used = self._buffers.pop()
+        except IndexError:
+            return bytearray(size)
+        return used if len(used) >= size else bytearray(size)
+
+    def submit(
+        self, slot: Slot, buffer: bytearray, fill: int, digests: U8, addresses: U32, lengths: U32
+    ) -> None:
+        """Make a frame of the first `fill` bytes of a buffer that is given away."""
         if self._failed is not None:
             raise self._failed
         self._room.acquire()
-        self._futures.append(self._pool.submit(self._make, slot, raw, digests, addresses, lengths))
+        self._futures.append(self._pool.submit(self._make, slot, buffer, fill, digests, addresses, lengths))
         if len(self._futures) > 256:
             self._futures = [f for f in self._futures if not f.done() or f.exception() is not None]
 
-    def _make(self, slot: Slot, raw: memoryview, digests: U8, addresses: U32, lengths: U32) -> None:
+    def _make(self, slot: Slot, buffer: bytearray, fill: int, digests: U8, addresses: U32, lengths: U32) -> None:
+        raw = memoryview(buffer)[:fill]
         try:
             codec, stored = frame_codec.compress(self._compression, raw)
             again = frame_codec.decompress(codec, stored, len(raw))
@@ -53,6 +66,8 @@ class FramePool:
             self._failed = error
             raise
         finally:
+            raw.release()
+            self._buffers.append(buffer)
             self._room.release()
 
     def join(self) -> None:
@@ -85,7 +100,7 @@ class FrameBuilder:
         while done < n:
             if self._slot is None:
                 self._slot = self._pool.shelf.open_frame()
-                self._buffer = bytearray(self._target)
+                self._buffer = self._pool.buffer(self._target)
                 self._fill = 0
             reach = np.cumsum(lengths[done:], dtype=np.uint64) + np.uint64(self._fill)
             fits = int(np.searchsorted(reach, self._target, side="right"))
@@ -112,8 +127,8 @@ class FrameBuilder:
         if self._slot is None:
             return
         digests, addresses, lengths = (np.concatenate(column) for column in zip(*self._parts, strict=True))
-        raw = memoryview(self._buffer)[: self._fill]
-        self._pool.submit(self._slot, raw, digests, addresses, lengths)
+        self._pool.submit(self._slot, self._buffer, self._fill, digests, addresses, lengths)
+        self._buffer = bytearray()
         self._slot = None
         self._parts = []
 

@@ -10,14 +10,17 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import Damaged
 from ..kernels import table
 from ..model import U8, U32, Buffer, Mask
 from .encoding import CHUNK_DIGEST_NAMES, checksum, chunk_digest_number
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 VERSION = 1
 HEADER_SIZE = 64
@@ -29,7 +32,7 @@ _MAGIC = b"cassindx"
 _ALIGN = 64
 
 Entry = np.dtype([("digest", "u1", (32,)), ("pack", "<u4"), ("address", "<u4")])
-Entries = NDArray[np.void]
+Entries: TypeAlias = "NDArray[np.void]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,10 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from ..digest import Digest
 from ..errors import Damaged, LimitExceeded
@@ -28,6 +27,9 @@ from .encoding import (
     decode_columns,
     encode_columns,
 )
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 VERSION = 1
 #: Largest list of records in a metadata pack (bytes).
@@ -64,7 +66,7 @@ Frame = np.dtype(
         ("checksum", "u1", (16,)),
     ]
 )
-Frames = NDArray[np.void]
+Frames: TypeAlias = "NDArray[np.void]"
 
 
 class PackKind(IntEnum):

@@ -8,14 +8,17 @@ say the bytes), and its literal bytes less the padding that the payload before i
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import Damaged, LimitExceeded
 from ..kernels import table
 from ..model import U8, U32, U64, Buffer, ChunkList, Recipe
 from .encoding import checksum, decode_columns, encode_columns
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 VERSION = 1
 #: How many rows of weave, and how many entries of both tracks, a recipe may have for nothing, and how many

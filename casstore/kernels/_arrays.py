@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..model import U8, Buffer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Unsigned = TypeVar("Unsigned", np.uint8, np.uint32, np.uint64)
 
