@@ -317,7 +317,8 @@ static void placed(State *s, int b, int o, unsigned uses) {
 }
 
 /* empty · loose: X tagged, B loose · packed: X tagged, B in a pack that also holds another chunk · two: X and Y, their
-   layers in one pack · dead: loose, and a pack that nobody uses holds B's chunk. */
+   layers in one pack · dead: loose, and a pack that nobody uses holds B's chunk · half: packed, without the other chunk
+   · pair: packed, with two index segments. */
 static bool begin_with(State *s, const char *name, bool pinned) {
     int loose = OBJECT(LOOSE, 0), pack = OBJECT(DATA, 0), meta = OBJECT(META, 0), segment = OBJECT(SEGMENT, 0);
     unsigned x = 1u << 2 * X, y = 1u << 2 * Y, b = 1, c = 2u << 2 * C;
@@ -331,10 +332,15 @@ static bool begin_with(State *s, const char *name, bool pinned) {
             stored(s, pack, 1);
             stored(s, segment, entries(0, 1));
         }
-    } else if (!strcmp(name, "packed") || !strcmp(name, "two") || !strcmp(name, "half")) {
+    } else if (!strcmp(name, "packed") || !strcmp(name, "two") || !strcmp(name, "half") ||
+               !strcmp(name, "pair")) {
         unsigned chunks = name[0] == 'h' ? 1 : ALL_CHUNKS;
         stored(s, pack, chunks);
         stored(s, segment, entries(0, chunks));
+        if (name[1] == 'a' && name[2] == 'i') { /* the other one in the last slot, which nobody may have then */
+            stored(s, segment, entries(0, 1));
+            stored(s, OBJECT(SEGMENT, SLOTS - 1), entries(0, 2));
+        }
         stored(s, meta, x | b | (name[0] == 't' ? y | c : 0));
         placed(s, B, meta, entries(0, 1));
         if (name[0] == 't') {

@@ -6,8 +6,6 @@
 const char *const kind_letter = "LPMS", *const blob_letter = "BCXY";
 char why[160];
 
-static bool bit(unsigned mask, int i) { return mask >> i & 1; }
-
 bool on_disk(const State *s, int o) { return s->d.file[o] == RENAMED || s->d.file[o] == DURABLE; }
 
 static bool no(const char *what, int a, int b) {
@@ -21,7 +19,7 @@ static bool row_good(int state) { return bytes_only ? state != NONE : state == L
 /* Is the object's file there, and this piece of it sound? Where not `strictly`, rot is excused, and, after a restore,
    what check has marked. */
 static bool piece(const State *s, int o, unsigned bits, bool strictly) {
-    if (!strictly && s->a.restored && bit(s->c.suspect, o)) return true;
+    if (!strictly && s->a.restored == 2 && bit(s->c.suspect, o)) return true;
     return on_disk(s, o) && row_good(s->c.state[o]) && !(strictly && (s->d.rot[o] & bits));
 }
 
@@ -55,7 +53,7 @@ bool readable(const State *s, int b, bool strictly) {
             covered |= edge;
             if (!edge && rule[edge_packs_only]) continue;
             if (!on_disk(s, pack)) {
-                if (edge && !strictly && s->a.restored && bit(s->c.suspect, pack)) excused = true;
+                if (edge && !strictly && s->a.restored == 2 && bit(s->c.suspect, pack)) excused = true;
                 continue;
             }
             if (!bit(s->d.holds[pack], c) || !piece(s, pack, 1u << c, strictly)) continue;
@@ -97,7 +95,7 @@ uint32_t needed_files(const State *s) {
 /* Everything that a tag or a pin promises is readable now. Rot is excused (explore.c sees to it that nothing but rot
    makes a sound blob unsound). */
 void check_state(const State *s, const char *when) {
-    bool strictly = !present[DECAY] && !s->a.restored;
+    bool strictly = !present[DECAY] && s->a.restored != 2;
     for (int o = 0; o < OBJECTS; o++)
         if (bit(s->a.keepers, o) && !on_disk(s, o)) {
             violation("%s: a file of the lost catalog went before check: %c%d", when, kind_letter[KIND(o)], SLOT(o));
@@ -138,7 +136,7 @@ static void recovery(State s, bool power_loss) {
     }
     for (int l = 1; l < SLOTS; l++) lease_end(&s, l);
     s.c.plan = 0;
-    if (s.c.mismatch) {
+    if (s.a.restored && s.a.pc[BACKUP] < DONE && (s.c.mismatch || rule[epoch_renewed])) {
         check_mark(&s);
         check_epoch(&s);
     }

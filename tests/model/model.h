@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+static inline bool bit(unsigned mask, int i) { return mask >> i & 1; }
+
 /* Slot 0 owns what the store holds at the start, slots 1..4 belong to the processes with a lease, one each. A process
    makes at most one object of each kind, so (kind, slot) is a key that is never used twice. */
 enum { SLOTS = 5 };
@@ -61,7 +63,8 @@ typedef struct {
     uint32_t keepers;              /* ghost: files of the catalog that a restore replaced, needed until check */
     uint8_t pc[ACTORS];
     uint8_t known;                 /* ghost. bit 0: B was reachable ever since CAT began; bit 7: rot was found */
-    uint8_t restored;
+    uint8_t deleted;               /* ghost: a file went since the backup was taken */
+    uint8_t restored;              /* 1 a backup came back, 2 one older than the last deletion */
     uint8_t moves;                 /* which of the one-time moves of tagger and pinner are made */
 } Actors;
 
@@ -79,20 +82,21 @@ typedef struct {
     R(unlink_sync) R(only_used_live) R(stamp_in_commit)                                                                 \
     /* of the table, beyond the fifteen */                                                                              \
     R(commit_fence) R(plan_rechecked) R(pack_cas) R(names) R(age) R(folder_first) R(put_sync) R(put_row_first)          \
-    R(purge_no_row) R(pin_live) R(pin_holds)                                                                            \
+    R(purge_no_row) R(retire_loose) R(pin_live) R(pin_holds)                                                                          \
     /* metadata packs, repack */                                                                                        \
     R(meta_cas) R(meta_per_blob) R(meta_revived) R(repack_current_uses)                                                 \
     /* rot and healing */                                                                                               \
     R(suspect_missing) R(suspect_at_commit) R(heal_in_commit) R(repack_verifies)                                        \
     /* index rebuild, epoch */                                                                                          \
-    R(rebuild_one_txn) R(rebuild_keeps_retired) R(rebuild_cas) R(suspect_segment_stays) R(epoch_gc) R(epoch_name)       \
-    R(check_before_epoch)
+    R(rebuild_one_txn) R(rebuild_keeps_retired) R(rebuild_cas) R(suspect_segment_stays) R(epoch_renewed) R(epoch_gc)    \
+    R(epoch_name) R(check_before_epoch)
 
 #define NAME(r) r,
 enum { RULES(NAME) RULE_COUNT };
 #undef NAME
 extern bool rule[RULE_COUNT];
 
+/* Who may take a slot. */
 typedef enum { NOBODY, WRITER, PACKER, REPACKER, METAREPACKER, MERGER, REBUILDER, READER } Role;
 
 /* What a slot does. */

@@ -1,8 +1,6 @@
 /* The rows of PROTOCOL.md as functions on the model's state: each is one transaction, or one thing done to files. */
 #include "model.h"
 
-static bool bit(unsigned mask, int i) { return mask >> i & 1; }
-
 /* ---- leases and names ---------------------------------------------------------------------------------------- */
 
 bool has_lease(const State *s, int lease) { return bit(s->c.leases, lease); }
@@ -228,6 +226,7 @@ static bool gone(const State *s, int o) { return s->c.state[o] == NONE || s->c.s
 
 static bool may_retire_object(const State *s, int o) {
     if (s->c.state[o] != LIVE || named_object(s, o)) return false;
+    if (KIND(o) == LOOSE && !rule[retire_loose]) return false; /* only together with its blob */
     if (KIND(o) != SEGMENT) return !referred(s, o, false);
     if (rule[suspect_segment_stays] && bit(s->c.suspect, o)) return false;
     for (int p = 0; p < SLOTS; p++)
@@ -268,6 +267,7 @@ static bool orphans(State *s, int lease) {
 
 static bool unlink_file(State *s, int o) {
     if (s->c.state[o] != DELETING || s->d.file[o] == ABSENT || s->d.file[o] == UNLINKED) return false;
+    if (on_disk(s, o) && s->a.pc[BACKUP] == 1) s->a.deleted = 1;
     s->d.file[o] = rule[unlink_sync] ? ABSENT : UNLINKED;
     return true;
 }
