@@ -12,7 +12,7 @@ from setuptools import Extension, setup
 
 NATIVE = Path("_native")
 SOURCES = {
-    "tarscan": ["tarscan.c"],
+    "tarscan": ["tarscan.c", "tar_header.c"],
     "cut": ["cut.c"],
     "hashing": ["sha256.c"],
     "table": ["table.c"],

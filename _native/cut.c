@@ -241,7 +241,8 @@ int cut_segments(cut_kernel kernel, const uint8_t *bytes, uint64_t size, const u
     if (kernel == CUT_BEST) kernel = cut_usable(CUT_AVX2) ? CUT_AVX2 : CUT_SCALAR;
     if (!cut_usable(kernel)) return CUT_KERNEL;
     for (size_t i = 0; i < n; i++) {
-        if (starts[i] > size || lengths[i] > size - starts[i] || (whole[i] && lengths[i] > UINT32_MAX)) return CUT_RANGE;
+        if (starts[i] > size || lengths[i] > size - starts[i]) return CUT_RANGE;
+        if (whole[i] && lengths[i] > UINT32_MAX) return CUT_RANGE;
     }
     int bits = __builtin_ctzll(limits.average);
     cutter c = {.kernel = kernel};

@@ -50,7 +50,8 @@ def cut_with(kernel, buf, starts, lengths, whole, final, minimum, average, maxim
         room = n + sum_of_quotients(lengths_, <uint64_t>view.len, limits.minimum)
         chunk_starts = np.empty(room, np.uint64)
         chunk_lengths = np.empty(room, np.uint32)
-        status = run(kernel_, &view, starts_, lengths_, whole_, final_, limits, chunk_starts, chunk_lengths, &count, &tail)
+        status = run(kernel_, &view, starts_, lengths_, whole_, final_, limits, chunk_starts, chunk_lengths, &count,
+                     &tail)
     finally:
         PyBuffer_Release(&view)
     if status != CUT_OK:

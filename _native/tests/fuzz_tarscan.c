@@ -1,7 +1,7 @@
-/* Fuzzing tarscan. The input's first byte chooses how the rest is chopped. Checked: every byte is told once, pieces keep
- * their rules, and chopping or skipping payloads changes nothing.
+/* Fuzzing tarscan. The input's first byte chooses how the rest is chopped. Checked: every byte is told once, pieces
+ * keep their rules, and chopping or skipping payloads changes nothing.
  *
- * With clang: cc -fsanitize=fuzzer,address,undefined fuzz_tarscan.c ../tarscan.c
+ * With clang: cc -fsanitize=fuzzer,address,undefined fuzz_tarscan.c ../tarscan.c ../tar_header.c
  * With any compiler: add -DFUZZ_MAIN: fuzz_tarscan RUNS SEED [FILE...] mutates built-in archives and the files. */
 #include "../tarscan.h"
 #include "check.h"
@@ -32,7 +32,8 @@ static void take_entries(tarscan *s, uint64_t end, summary *sum) {
                              (uint64_t)e[i].gid, (uint64_t)e[i].mtime_ns, e[i].type, e[i].has_pax,
                              e[i].name_length, e[i].link_length, e[i].pax_length};
         for (size_t k = 0; k < sizeof fields / sizeof *fields; k++) h = fold(h, fields[k]);
-        size_t at[] = {e[i].name, e[i].link, e[i].pax}, length[] = {e[i].name_length, e[i].link_length, e[i].pax_length};
+        size_t at[] = {e[i].name, e[i].link, e[i].pax};
+        size_t length[] = {e[i].name_length, e[i].link_length, e[i].pax_length};
         for (int k = 0; k < 3; k++)
             for (size_t j = 0; j < length[k]; j++) h = fold(h, texts[at[k] + j]);
         sum->entries = h;
@@ -120,7 +121,7 @@ static archive built_in(void) {
     add_data(&a, "x", 1);
     grow(&a, 512);
     add_header(&a, "dir/", '5', 0);
-    add_pax(&a, "12 path=long\n14 size=00600\n17 mtime=-1.250\n11 uid=-1\n");
+    add_pax(&a, "13 path=long\n14 size=00600\n16 mtime=-1.250\n10 uid=-1\n");
     add_header(&a, "short", '0', 0);
     grow(&a, 1024);
     add_header(&a, "././@LongLink", 'L', 300);
@@ -136,7 +137,7 @@ static archive built_in(void) {
     add_pax(&a, "22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n28 GNU.sparse.realsize=9000\n");
     add_header(&a, "holes", '0', 512);
     grow(&a, 512);
-    add_pax(&a, "22 GNU.sparse.size=10\n23 GNU.sparse.offset=12\n25 GNU.sparse.numbytes=3\n");
+    add_pax(&a, "22 GNU.sparse.size=10\n24 GNU.sparse.offset=12\n25 GNU.sparse.numbytes=3\n");
     add_header(&a, "v7/", 0, 5);
     add_data(&a, "hello", 5);
     grow(&a, 1024);

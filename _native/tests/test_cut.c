@@ -66,7 +66,8 @@ static void compare(cut_kernel kernel, const uint8_t *bytes, size_t n, cut_limit
 }
 
 static void test_kernels(void) {
-    static const cut_limits limits[] = {{64, 256, 1024}, {64, 64, 64}, {65, 128, 999}, {500, 4096, 16384}, {1024, 1024, 5000}};
+    static const cut_limits limits[] = {
+        {64, 256, 1024}, {64, 64, 64}, {65, 128, 999}, {500, 4096, 16384}, {1024, 1024, 5000}};
     for (int kernel = CUT_BEST; kernel < CUT_KERNELS; kernel++) {
         if (!cut_usable((cut_kernel)kernel)) continue;
         for (int run = 0; run < 400; run++) {
@@ -85,8 +86,8 @@ static void test_refusals(void) {
     uint8_t whole = 0;
     size_t count;
     cut_limits good = {64, 256, 1024};
-    cut_limits bad[] = {{63, 256, 1024}, {64, 255, 1024}, {64, 256, 255}, {512, 256, 1024}, {64, 256, 1u << 29}, {0, 0, 0},
-                        {64, 0, 1024}, {UINT64_MAX, UINT64_MAX, UINT64_MAX}};
+    cut_limits bad[] = {{63, 256, 1024}, {64, 255, 1024}, {64, 256, 255}, {512, 256, 1024}, {64, 256, 1u << 29},
+                        {0, 0, 0}, {64, 0, 1024}, {UINT64_MAX, UINT64_MAX, UINT64_MAX}};
 #define CUT(kernel, limits, size, room) \
     cut_segments(kernel, bytes, size, &start, &length, &whole, 1, 1, limits, starts, lengths, room, &count, &tail)
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) CHECK(CUT(CUT_BEST, bad[i], 1000, 4) == CUT_RANGE);

@@ -129,9 +129,9 @@ def _text(field: bytes | bytearray) -> bytes:
 
 
 def _checksum_ok(block: bytes) -> bool:
-    claimed = None if block[148] & 0x80 else _octal(block[148:156])
+    claimed = _octal(block[148:156])
     summed = np.frombuffer(block[:148] + b"        " + block[156:], np.uint8)
-    return claimed is not None and claimed in (int(summed.sum()), int(summed.view(np.int8).sum()))
+    return bool(claimed) and claimed in (int(summed.sum()), int(summed.view(np.int8).sum()))
 
 
 def _header_name(block: bytes) -> bytes:
