@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+import weakref
 from pathlib import Path
 
 from ..codec import compression
@@ -110,10 +111,11 @@ class PathReader(FileReader):
 
     def __init__(self, path: Path, size: int) -> None:
         try:
-            self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed with this object)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise _unopened(error, str(path)) from None
-        super().__init__(self._file.fileno(), 0, size)
+        weakref.finalize(self, os.close, fd)
+        super().__init__(fd, 0, size)
 
 
 def _unopened(error: OSError, what: str) -> BadInput | NotFound:
