@@ -65,9 +65,7 @@ def calls(path: Path) -> Iterator[tuple[str, str, ast.Call]]:
 def test_imports_point_down_only() -> None:
     pytest.importorskip("importlinter", reason="pip install -e '.[lint]'")
     linter = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
-    done = subprocess.run(
-        [sys.executable, "-c", linter], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([sys.executable, "-c", linter], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

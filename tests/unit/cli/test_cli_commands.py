@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import Recorder, image
+from recorder import Recorder, image
 
 from casstore.cli.blob import parse_range
 from casstore.digest import Digest
