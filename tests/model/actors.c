@@ -202,8 +202,8 @@ static void backup(State n) {
         uint32_t keepers = needed_files(&n);
         n.c = n.backup;
         n.backup = (Catalog){0};
-        /* The collector draws a new epoch before it unlinks anything: an older catalog is known by it. */
-        n.c.mismatch = n.a.deleted && rule[epoch_renewed];
+        n.c.turned = 0;
+        n.c.mismatch = n.a.turned;
         for (int i = 1; i < ACTORS; i++) {
             n.a.v[i] = n.a.u[i] = 0;
             if (i == BACKUP) continue;
@@ -211,8 +211,8 @@ static void backup(State n) {
         }
         n.a.known = 0;
         n.a.keepers = n.c.mismatch ? keepers : 0;
-        n.a.restored = n.a.deleted ? 2 : 1;
-        n.a.deleted = 0;
+        n.a.restored = n.a.turned ? 2 : 1;
+        n.a.turned = 0;
         step(&n, BACKUP, rule[check_before_epoch] ? 2 : 3, "all die; the backup is restored");
         break;
     }

@@ -49,7 +49,8 @@ void emit(const State *n, int action, const char *what) {
 
 static void successors(const State *s) {
     static const char *const moves[] = {"gc.retire blob", "gc.retire object", "gc.purge blob", "gc.purge object",
-                                        "gc.orphan: pending objects of", "gc.file, gc.drop: all that is deleting",
+                                        "gc.orphan: pending objects of", "gc: the epoch changes",
+                                        "gc.file, gc.drop: all that is deleting",
                                         "gc.file", "gc.drop", "gc.tmp: folder of"};
     next_count = 0;
     for (int actor = 1; actor < ACTORS; actor++) act(s, actor);
@@ -95,7 +96,7 @@ static void print_step(int n, Label label) {
         printf("%s", label.text);
         if (move == RETIRE_BLOB || move == PURGE_BLOB) printf(" %c", blob_letter[i]);
         else if (move == ORPHANS || move == TMP) printf(" %s", slot_name(i));
-        else if (move != DELETE) printf(" %c%d", kind_letter[KIND(i)], SLOT(i));
+        else if (move != DELETE && move != TURN) printf(" %c%d", kind_letter[KIND(i)], SLOT(i));
         putchar('\n');
     } else {
         printf("%s %s\n", label.text, slot_name(action - EXPIRE));

@@ -136,7 +136,7 @@ static void recovery(State s, bool power_loss) {
     }
     for (int l = 1; l < SLOTS; l++) lease_end(&s, l);
     s.c.plan = 0;
-    if (s.a.restored && s.a.pc[BACKUP] < DONE && (s.c.mismatch || rule[epoch_renewed])) {
+    if (s.a.restored && s.a.pc[BACKUP] < DONE && (s.c.mismatch || rule[epoch_turns])) {
         check_mark(&s);
         check_epoch(&s);
     }

@@ -31,6 +31,7 @@ enum { UNPINNED, WISH, PROMISE };                    /* a pin of an absent diges
 
 typedef struct {
     uint32_t suspect;                /* objects found rotten or missing, a bit each */
+    uint32_t turned;                 /* objects that said `deleting` when the epoch was last changed */
     uint32_t named_objects[SLOTS];   /* lease -> objects */
     uint16_t uses[LAYERS];           /* edges to data packs: two bits a slot, the chunks that the layer takes from it */
     uint8_t state[OBJECTS];
@@ -63,8 +64,8 @@ typedef struct {
     uint32_t keepers;              /* ghost: files of the catalog that a restore replaced, needed until check */
     uint8_t pc[ACTORS];
     uint8_t known;                 /* ghost. bit 0: B was reachable ever since CAT began; bit 7: rot was found */
-    uint8_t deleted;               /* ghost: a file went since the backup was taken */
-    uint8_t restored;              /* 1 a backup came back, 2 one older than the last deletion */
+    uint8_t turned;                /* ghost: the epoch was changed since the backup was taken */
+    uint8_t restored;              /* 1 a backup came back, 2 one of an older epoch */
     uint8_t moves;                 /* which of the one-time moves of tagger and pinner are made */
 } Actors;
 
@@ -88,7 +89,7 @@ typedef struct {
     /* rot and healing */                                                                                               \
     R(suspect_missing) R(suspect_at_commit) R(heal_in_commit) R(repack_verifies)                                        \
     /* index rebuild, epoch */                                                                                          \
-    R(rebuild_one_txn) R(rebuild_keeps_retired) R(rebuild_cas) R(suspect_segment_stays) R(epoch_renewed) R(epoch_gc)    \
+    R(rebuild_one_txn) R(rebuild_keeps_retired) R(rebuild_cas) R(suspect_segment_stays) R(epoch_turns) R(epoch_gc)    \
     R(epoch_name) R(check_before_epoch)
 
 #define NAME(r) r,
@@ -145,7 +146,7 @@ unsigned entries(int slot, unsigned chunks);
 unsigned live_segments(const State *s);
 unsigned lookup(State *s, int lease, unsigned chunks, unsigned *missing);
 bool tagged(const State *s, int manifest);
-enum { RETIRE_BLOB, RETIRE_OBJECT, PURGE_BLOB, PURGE_OBJECT, ORPHANS, DELETE, UNLINK, DROP, TMP, COLLECTOR_MOVES };
+enum { RETIRE_BLOB, RETIRE_OBJECT, PURGE_BLOB, PURGE_OBJECT, ORPHANS, TURN, DELETE, UNLINK, DROP, TMP, COLLECTOR_MOVES };
 extern const int move_range[COLLECTOR_MOVES];
 bool collect(State *s, int move, int i);
 void check_mark(State *s);

@@ -60,8 +60,8 @@ PROTOCOL = [
     "start=packed writer:BX:packed pipe:BX:packed alarm:P0",
     # a catalog from a backup
     "start=packed backup tagger late writer:BX:packed",
-    "start=packed rebuilder backup late reader cat rebuilder",
-    "start=loose packer backup late writer:BX:loose reader",
+    "start=packed rebuilder backup late cat rebuilder",
+    "start=loose packer backup late writer:BX:loose",
     # all together, at random
     "start=two packer metarepacker repacker writer:CY:packed:3 cat tagger decay:P0M0 walks=1500",
     "start=loose packer packer metarepacker reader cat tagger pinner decay:L0P1 walks=1500",
@@ -117,7 +117,7 @@ BROKEN = [
     "without=rebuild_keeps_retired start=packed rebuilder writer:BX:packed tagger",
     "without=rebuild_cas bytes start=half rebuilder pipe:CY:packed",
     "without=suspect_segment_stays start=packed rebuilder backup",
-    "without=epoch_renewed start=packed backup tagger late writer:BX:packed",
+    "without=epoch_turns start=packed backup tagger late writer:BX:packed",
     "without=epoch_gc start=packed pipe:CY:packed backup tagger",
     "without=epoch_name start=packed backup tagger late writer:BX:packed",
     "without=check_before_epoch start=packed backup tagger late writer:BX:packed",
@@ -165,6 +165,8 @@ LARGE = [
     "start=packed pipe:CY:packed backup tagger",
     "start=packed merger repacker backup late rebuilder cat",
     "start=packed backup tagger late pipe:BX:packed reader cat",
+    "start=packed rebuilder backup late reader cat rebuilder",
+    "start=loose packer backup late writer:BX:loose reader",
     "start=two repacker metarepacker backup late writer:BX:packed cat limit=20000000",
 ]
 WALKS = [

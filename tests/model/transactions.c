@@ -137,7 +137,7 @@ bool put_create(State *s, int lease) {
         if (!rule[folder_first]) s->d.folders |= 1 << lease;
         if (!bit(s->d.folders, lease)) return false;
     }
-    /* The process knows what it began, whatever became of the rows: holds[] stands for that knowledge. */
+    /* The process knows what it began, whatever became of the rows. */
     for (int o = 0; o < OBJECTS; o++)
         if (mine(s, o, lease, ABSENT) && bit(s->a.u[lease], 16 + KIND(o))) s->d.file[o] = STAGED;
     return true;
@@ -188,7 +188,7 @@ unsigned lookup(State *s, int lease, unsigned chunks, unsigned *missing) {
 
 /* ---- collector ----------------------------------------------------------------------------------------------- */
 
-const int move_range[COLLECTOR_MOVES] = {BLOBS, OBJECTS, BLOBS, OBJECTS, SLOTS, 1, OBJECTS, OBJECTS, SLOTS};
+const int move_range[COLLECTOR_MOVES] = {BLOBS, OBJECTS, BLOBS, OBJECTS, SLOTS, 1, 1, OBJECTS, OBJECTS, SLOTS};
 
 static bool rooted(const State *s, int b) {
     return (b >= X && tagged(s, b)) || (b < LAYERS && s->c.pin[b] && rule[pin_holds]) || named_blob(s, b);
@@ -265,17 +265,33 @@ static bool orphans(State *s, int lease) {
     return any;
 }
 
+/* The epoch changes, in catalog and store, once the rows say `deleting` and before their files go: a catalog that
+   still counts on one of these files is then of an older epoch. (Left out where no backup is in the run.) */
+static bool turn_epoch(State *s) {
+    uint32_t waiting = 0;
+    for (int o = 0; o < OBJECTS; o++)
+        if (s->c.state[o] == DELETING && !bit(s->c.turned, o)) waiting |= 1u << o;
+    if (!present[BACKUP] || !rule[epoch_turns] || !waiting) return false;
+    s->c.turned |= waiting;
+    if (s->a.pc[BACKUP] == 1) s->a.turned = 1;
+    return true;
+}
+
+static bool may_go(const State *s, int o) {
+    return s->c.state[o] == DELETING && (bit(s->c.turned, o) || !present[BACKUP] || !rule[epoch_turns]);
+}
+
 static bool unlink_file(State *s, int o) {
-    if (s->c.state[o] != DELETING || s->d.file[o] == ABSENT || s->d.file[o] == UNLINKED) return false;
-    if (on_disk(s, o) && s->a.pc[BACKUP] == 1) s->a.deleted = 1;
+    if (!may_go(s, o) || s->d.file[o] == ABSENT || s->d.file[o] == UNLINKED) return false;
     s->d.file[o] = rule[unlink_sync] ? ABSENT : UNLINKED;
     return true;
 }
 
 static bool drop(State *s, int o) {
-    if (s->c.state[o] != DELETING || (s->d.file[o] != ABSENT && s->d.file[o] != UNLINKED)) return false;
+    if (!may_go(s, o) || (s->d.file[o] != ABSENT && s->d.file[o] != UNLINKED)) return false;
     s->c.state[o] = NONE;
     s->c.suspect &= ~(1u << o);
+    s->c.turned &= ~(1u << o);
     s->d.rot[o] = 0;
     if (s->d.file[o] == ABSENT) s->d.holds[o] = 0;
     if (!rule[drop_by_key] && KIND(o) == LOOSE) { /* by digest */
@@ -292,7 +308,7 @@ static bool drop(State *s, int o) {
 static bool delete_all(State *s) {
     bool any = false;
     for (int o = 0; o < OBJECTS; o++)
-        if (s->c.state[o] == DELETING) {
+        if (may_go(s, o)) {
             unlink_file(s, o);
             drop(s, o);
             any = true;
@@ -320,6 +336,7 @@ bool collect(State *s, int move, int i) {
     case PURGE_BLOB: return purge_blob(s, i);
     case PURGE_OBJECT: return purge_object(s, i);
     case ORPHANS: return i && orphans(s, i);
+    case TURN: return turn_epoch(s);
     case DELETE: return !fine && delete_all(s);
     case UNLINK: return fine && unlink_file(s, i);
     case DROP: return fine && drop(s, i);
