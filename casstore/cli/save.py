@@ -17,7 +17,7 @@ from .streams import output_descriptor
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["docker-archive", "oci-archive"]),
+    type=click.Choice(["docker-archive", "oci-archive", "legacy"]),
     default="docker-archive",
     show_default=True,
     help="docker-archive is read by docker, podman, skopeo and ctr.",

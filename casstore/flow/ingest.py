@@ -19,7 +19,7 @@ import numpy as np
 
 from ..codec import compression
 from ..digest import Digest
-from ..errors import Damaged, DigestMismatch
+from ..errors import Damaged
 from ..format import recipe as recipe_format
 from ..format.pack import Record, RecordKind
 from ..kernels import table
@@ -112,14 +112,14 @@ class Ingest:
         source: Source,
         *,
         expect: Digest | None = None,
-        diffid: Digest | None = None,
+        inside: bool = False,
         media_type: str = "",
         what: str = "blob",
     ) -> Taken:
         """Take a blob. What is not compressed is taken apart; the rest is kept as it is and only looked into.
 
-        `expect` is compared with the digest, `diffid` with that of the uncompressed stream (DigestMismatch). `what`
-        names the blob for progress.
+        `expect` is compared with the digest (DigestMismatch). `inside`: what looks compressed must be (BadInput); else
+        it is kept all the same. `what` names the blob for progress.
         """
         head = bytearray(_HEAD)
         got = fill(source, memoryview(head))
@@ -128,7 +128,7 @@ class Ingest:
         step = Step(self._progress, what, source.size)
         other = expect is not None and expect.algorithm != "sha256"
         if encoding is not None or self._pack != "now" or other:
-            taken = self._loosely(whole, expect, diffid, media_type, step)
+            taken = self._loosely(whole, expect, inside, media_type, step)
         else:
             split = Splitter(self._volume.file, _Chunks(self)).run(whole, step)
             digest = Digest.sha256(split.digest)
@@ -138,15 +138,13 @@ class Ingest:
             with self._lock:
                 self._pending.setdefault(digest, _Pending(digest, split, media_type))
         step.done()
-        if diffid is not None and taken.diffid != diffid:
-            raise DigestMismatch(f'invalid diffID: expected "{diffid}", got "{taken.diffid}"', what=str(taken.digest))
         return taken
 
     def _loosely(
-        self, source: Source, expect: Digest | None, diffid: Digest | None, media_type: str, step: Step
+        self, source: Source, expect: Digest | None, inside: bool, media_type: str, step: Step
     ) -> Taken:
         blob, staged = take_loose(
-            self._volume.objects, self._lease, self._begin, source, expect, media_type, step, strict=diffid is not None
+            self._volume.objects, self._lease, self._begin, source, expect, media_type, step, strict=inside
         )
         with self._lock:
             if blob.digest in self._loose:

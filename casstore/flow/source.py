@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from ..errors import BadInput, NotFound
+from ..model import Buffer
 
 
 class Source(Protocol):
@@ -121,3 +122,21 @@ def open_input(where: str | Path | int) -> BinaryIO:
         raise NotFound("no such file or directory", what=str(where)) from None
     except OSError as error:
         raise BadInput(error.strerror or "cannot open", what=str(where)) from None
+
+
+class Buffers:
+    """Buffers, one after the other, as something that can be read."""
+
+    def __init__(self, buffers: Iterable[Buffer]) -> None:
+        self._buffers = iter(buffers)
+        self._left = memoryview(b"")
+
+    def read(self, length: int = -1) -> bytes:
+        while not self._left:
+            try:
+                self._left = memoryview(next(self._buffers)).cast("B")
+            except StopIteration:
+                return b""
+        piece = self._left[: length if length >= 0 else None]
+        self._left = self._left[len(piece) :]
+        return bytes(piece)

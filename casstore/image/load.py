@@ -93,19 +93,19 @@ class _Load:
         return Landed(taken.digest, taken.diffid)
 
     def run(self, archive: Archive) -> LoadReport:
-        refs = self._unique(archive.images)
+        # Of a chain of images the named ones and its end count; what stands between them is in their layers.
+        images = archive.heads
+        refs = {_key(layer): layer for image in images for layer in image.layers}
+        depth = {_key(layer): n for image in reversed(images) for n, layer in enumerate(image.layers)}
         present = self._present(refs.values())
         missing = [key for key in refs if key not in present]
         self._layers.update(present)
         missing.sort(key=lambda key: -refs[key].size)
         workers = max(1, min(len(missing), len(os.sched_getaffinity(0))))
         with ThreadPoolExecutor(workers, thread_name_prefix="layers") as pool:
-            for key, layer in zip(missing, pool.map(lambda key: self._layer(archive, refs[key]), missing), strict=True):
-                self._layers[key] = layer
-        return self._commit(archive)
-
-    def _unique(self, images: Iterable[ArchiveImage]) -> dict[tuple[str, Digest | None, Digest | None], LayerRef]:
-        return {_key(layer): layer for image in images for layer in image.layers}
+            found = pool.map(lambda key: self._layer(archive, refs[key], depth[key]), missing)
+            self._layers.update(zip(missing, found, strict=True))
+        return self._commit(archive, images)
 
     def _present(self, refs: Iterable[LayerRef]) -> dict[tuple[str, Digest | None, Digest | None], _Layer]:
         """Layers that the store has, by digest, else by the digest of what is inside: named, so that they stay."""
@@ -121,8 +121,8 @@ class _Load:
                     found[key] = _Layer(info.digest, info.size, media_type, info.files_size or 0)
         return found
 
-    def _layer(self, archive: Archive, ref: LayerRef) -> _Layer:
-        """A layer that is not in the store yet: read, verified, taken."""
+    def _layer(self, archive: Archive, ref: LayerRef, number: int) -> _Layer:
+        """A layer that is not in the store yet: read, verified, taken. `number`: its place in its image."""
         self._lease.check()
         what = f"{archive.source.what}: {ref.path or ref.digest or ref.diff_id}"
         if ref.landed is not None:
@@ -132,26 +132,31 @@ class _Load:
         else:
             try:
                 blob = self._ingest.take(
-                    RangeSource(archive.open(ref.path)), expect=ref.digest, diffid=ref.diff_id, what=ref.path[-72:]
+                    RangeSource(archive.open(ref.path)),
+                    expect=ref.digest if ref.diff_id is None else None,
+                    inside=ref.diff_id is not None,
+                    what=ref.path[-72:],
                 )
             except BadInput as error:
                 raise _named(error, what) from None
         if ref.diff_id is not None and blob.diffid is not None and blob.diffid != ref.diff_id:
-            raise DigestMismatch(f'invalid diffID: expected "{ref.diff_id}", got "{blob.diffid}"', what=what)
+            raise DigestMismatch(
+                f'invalid diffID for layer {number}: expected "{ref.diff_id}", got "{blob.diffid}"', what=what
+            )
         if ref.digest is not None and blob.digest != ref.digest:
             raise DigestMismatch(f"expected {ref.digest}, got {blob.digest}", what=what)
         return _Layer(blob.digest, blob.size, _layer_type(blob.encoding), blob.files_size or 0)
 
     # -- the commit
 
-    def _commit(self, archive: Archive) -> LoadReport:
+    def _commit(self, archive: Archive, images: list[ArchiveImage]) -> LoadReport:
         rows: list[ImageRow] = []
         tags: list[tuple[Reference, Digest]] = []
         pins: list[tuple[Digest, str]] = []
         ids: list[Digest] = []
         untagged: list[Digest] = []
         taken: set[Digest] = set()
-        for image in archive.images:
+        for image in images:
             manifest = self._image(image)
             taken.add(manifest.digest)
             if image.config is not None:
@@ -173,7 +178,7 @@ class _Load:
             tags += [(tag, index.digest) for tag in entry.tags]
             if not entry.tags and not any(index.digest == d.digest for i in archive.indexes for d in i.index.manifests):
                 pins.append((index.digest, UNTAGGED))
-        only = {one.digest for one in self._layers.values()} | {i.config_digest for i in archive.images}
+        only = {one.digest for one in self._layers.values()} | {i.config_digest for i in images}
         written = self._ingest.finish(only)
         notices = self._moves(tags)
         self._lease.check()

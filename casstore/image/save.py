@@ -10,12 +10,14 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from ..codec import compression
 from ..digest import Digest
 from ..errors import CasstoreError, Damaged, InvalidReference, OutOfSpace
 from ..flow.restore import BlobReader
+from ..flow.source import Buffers
 from ..flow.step import Step
 from ..model import BlobInfo, Buffer, Progress
 from ..oci import config as oci_config
@@ -28,13 +30,13 @@ from ..store import protocol
 from ..store.index import IndexSet
 from ..store.leases import Lease
 from ..store.volume import Volume
-from ..transport import docker_archive, oci_layout, writing
+from ..transport import docker_archive, legacy, oci_layout, writing
 from ..transport.contents import SavedImage, SavedIndex
 from ..transport.writing import Content
 from .content import closure, read_document
 from .resolve import Found, resolve
 
-FORMATS = {"docker-archive": docker_archive.plan, "oci-archive": oci_layout.plan}
+FORMATS = {"docker-archive": docker_archive.plan, "oci-archive": oci_layout.plan, "legacy": legacy.plan}
 SYNC_EVERY = 32 << 20
 """Bytes after which a file's written part is pushed to the disk, so that the end does not wait for all of it."""
 
@@ -142,7 +144,18 @@ class _Saved:
         self._lease.check()
         info = self._infos[content.digest]
         reader = BlobReader(self._volume, self.index, info)
-        return reader.size, reader.read()
+        if not content.unpacked or info.encoding == "identity":
+            return reader.size, reader.read()
+        if info.content_size is None:
+            raise Damaged(f"cannot be unpacked: {info.encoding}", what=str(info.digest))
+        return info.content_size, _unpacked(reader)
+
+
+def _unpacked(reader: BlobReader) -> Iterator[Buffer]:
+    """The stream inside a compressed blob."""
+    stream = compression.open_stream(Buffers(reader.read()))
+    while data := stream.read(1 << 20):
+        yield data
 
 
 class _Pipe:
