@@ -22,7 +22,7 @@ U32: TypeAlias = "NDArray[np.uint32]"
 U64: TypeAlias = "NDArray[np.uint64]"
 Mask: TypeAlias = "NDArray[np.bool_]"
 #: How the library tells how far it is: (what, bytes done, bytes in all or None where unknown). Called from
-#: any thread; done == total ends the task `what`.
+#: any thread; done == total ends the task `what`. It may raise: the work then ends as by any error.
 Progress: TypeAlias = Callable[[str, int, int | None], None]
 
 #: How many low bits of a chunk's address are its offset in its frame; the rest is the frame's number in its pack.

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from click import Group as _Group
 
     from ..api import Store
-    from ..model import Progress
 elif len(sys.argv) < 2 or "--help" in sys.argv:
     # Only help is worth the tenth of a second that rich costs.
     from rich_click import RichCommand as _Command
@@ -55,7 +54,7 @@ class App:
         from .progress import for_terminal
 
         context = click.get_current_context()
-        progress: Progress | None = None if self.quiet else context.with_resource(for_terminal())
+        progress = context.with_resource(for_terminal(self.quiet))
         return context.with_resource(api.open(self.location, progress=progress))
 
 

@@ -2,6 +2,9 @@
 
 The library calls `progress(what, done, total)`, from any thread: bytes of the task named `what`; `total` is
 None where it is not known; `done == total` ends the task.
+
+It is also how a signal reaches the library's threads: Python gives it to the main thread only, which would wait
+until the others have finished their layers.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
 
+from ..errors import Interrupted
 from ..model import Progress
 from .output import visible
 from .units import human_size
@@ -22,7 +26,27 @@ _FIRST, _EVERY = 5.0, 5.0
 _PATIENCE = 0.5
 
 
-class Lines:
+#: Set when a signal asked the command to end.
+stopped = threading.Event()
+
+
+class Silent:
+    """Shows nothing."""
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        if stopped.is_set():
+            raise Interrupted("interrupted")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return
+
+
+class Lines(Silent):
     """Plain lines: the first after five seconds, then one for each running task every five."""
 
     def __init__(self) -> None:
@@ -31,6 +55,7 @@ class Lines:
         self._tasks: dict[str, tuple[int, int | None]] = {}
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
+        super().__call__(what, done, total)
         with self._lock:
             if total is not None and done >= total:
                 self._tasks.pop(what, None)
@@ -43,16 +68,8 @@ class Lines:
                 of = f" of {human_size(whole)} ({some * 100 // whole}%)" if whole else ""
                 print(visible(f"{name}: {human_size(some)}{of}"), file=sys.stderr, flush=True)
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return
-
-
-class Bars:
+class Bars(Silent):
     """Bars by rich, imported when the first has something to show; gone when the command ends."""
 
     def __init__(self) -> None:
@@ -62,6 +79,7 @@ class Bars:
         self._tasks: dict[str, Any] = {}
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
+        super().__call__(what, done, total)
         with self._lock:
             if self._display is None:
                 if time.monotonic() < self._start:
@@ -76,9 +94,6 @@ class Bars:
             if total is not None and done >= total:
                 self._display.remove_task(self._tasks.pop(what))
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(
         self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -86,8 +101,10 @@ class Bars:
             self._display.stop()
 
 
-def for_terminal() -> AbstractContextManager[Progress]:
+def for_terminal(quiet: bool = False) -> AbstractContextManager[Progress]:
     """What suits stderr."""
+    if quiet:
+        return Silent()
     return Bars() if sys.stderr is not None and sys.stderr.isatty() else Lines()
 
 

@@ -14,6 +14,7 @@ import click
 from ..errors import CasstoreError, Interrupted, OutOfSpace
 from .base import counted
 from .output import visible
+from .progress import stopped
 from .root import call, root
 from .streams import silence_stdout
 
@@ -22,6 +23,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 def run(argv: Sequence[str]) -> int:
     """Run `casstore ARGV…`; returns the exit code. Raises (a traceback) only where CASSTORE_DEBUG is set."""
+    stopped.clear()
     _catch_signals()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and hasattr(stream, "reconfigure"):
@@ -94,6 +96,7 @@ def _catch_signals() -> None:
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
+        stopped.set()
         raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -13,7 +13,8 @@ import pytest
 #: A command line over a store that waits for the end, or prints without one.
 STORE = textwrap.dedent("""
     import contextlib, sys, time
-    from casstore import api
+    from concurrent.futures import ThreadPoolExecutor
+    from casstore import CasstoreError, api
 
     class Store:
         class blobs:
@@ -24,6 +25,16 @@ STORE = textwrap.dedent("""
                     time.sleep(60)
                 finally:
                     print("unwound", flush=True)
+            @staticmethod
+            def rm(digests):
+                def work():
+                    print("ready", flush=True)
+                    with contextlib.suppress(CasstoreError):
+                        while True:
+                            Store.progress("layer", 0, 1)
+                            time.sleep(0.01)
+                with ThreadPoolExecutor(1) as pool:
+                    pool.submit(work).result()
             @staticmethod
             def cat(digest, *span):
                 while True:
@@ -37,7 +48,10 @@ STORE = textwrap.dedent("""
         def images(self, *_, **__):
             return []
 
-    api.open = lambda *_, **__: contextlib.nullcontext(Store())
+    def opened(path, progress):
+        Store.progress = progress
+        return contextlib.nullcontext(Store())
+    api.open = opened
     from casstore.cli import main
     main()
 """)
@@ -57,6 +71,16 @@ def test_a_signal_unwinds_and_is_130(number: int) -> None:
     process.send_signal(number)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (130, "unwound\n", "Error: interrupted\n")
+
+
+@pytest.mark.parametrize("quiet", [["--quiet"], []])
+def test_a_signal_ends_the_threads_too(quiet: list[str]) -> None:
+    process = start(*quiet, "blob", "rm", DIGEST)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, "Error: interrupted\n")
 
 
 @pytest.mark.parametrize("argv", [("blob", "cat", DIGEST), ("blob", "ls", "--format", "json")])
