@@ -42,9 +42,7 @@ class FramePool:
             return bytearray(size)
         return used if len(used) >= size else bytearray(size)
 
-    def submit(
-        self, slot: Slot, buffer: bytearray, fill: int, digests: U8, addresses: U32, lengths: U32
-    ) -> None:
+    def submit(self, slot: Slot, buffer: bytearray, fill: int, digests: U8, addresses: U32, lengths: U32) -> None:
         """Make a frame of the first `fill` bytes of a buffer that is given away."""
         if self._failed is not None:
             raise self._failed

@@ -67,6 +67,7 @@ class _Pending:
     digest: Digest
     split: Split
     media_type: str
+    children: tuple[Digest, ...]
 
 
 class Ingest:
@@ -114,6 +115,7 @@ class Ingest:
         expect: Digest | None = None,
         inside: bool = False,
         media_type: str = "",
+        children: tuple[Digest, ...] = (),
         what: str = "blob",
     ) -> Taken:
         """Take a blob. What is not compressed is taken apart; the rest is kept as it is and only looked into.
@@ -128,7 +130,7 @@ class Ingest:
         step = Step(self._progress, what, source.size)
         other = expect is not None and expect.algorithm != "sha256"
         if encoding is not None or self._pack != "now" or other:
-            taken = self._loosely(whole, expect, inside, media_type, step)
+            taken = self._loosely(whole, expect, inside, media_type, children, step)
         else:
             split = Splitter(self._volume.file, _Chunks(self)).run(whole, step)
             digest = Digest.sha256(split.digest)
@@ -136,12 +138,18 @@ class Ingest:
                 expect.check(digest, str(expect))
             taken = Taken(digest, split.size, "identity", digest, split.size, split.files_size)
             with self._lock:
-                self._pending.setdefault(digest, _Pending(digest, split, media_type))
+                self._pending.setdefault(digest, _Pending(digest, split, media_type, children))
         step.done()
         return taken
 
     def _loosely(
-        self, source: Source, expect: Digest | None, inside: bool, media_type: str, step: Step
+        self,
+        source: Source,
+        expect: Digest | None,
+        inside: bool,
+        media_type: str,
+        children: tuple[Digest, ...],
+        step: Step,
     ) -> Taken:
         blob, staged = take_loose(
             self._volume.objects, self._lease, self._begin, source, expect, media_type, step, strict=inside
@@ -150,7 +158,7 @@ class Ingest:
             if blob.digest in self._loose:
                 staged.abort()
             else:
-                self._loose[blob.digest] = blob, staged
+                self._loose[blob.digest] = replace(blob, children=children), staged
         return Taken(blob.digest, blob.size, blob.encoding, blob.diffid, blob.content_size, blob.files_size)
 
     def take_small(self, data: bytes, media_type: str, children: tuple[Digest, ...] = ()) -> Digest:
@@ -259,6 +267,7 @@ class Ingest:
             split.size,
             place,
             media_type=pending.media_type,
+            children=pending.children,
             diffid=pending.digest,
             content_size=split.size,
             files_size=split.files_size,

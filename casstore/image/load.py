@@ -83,6 +83,7 @@ class _Load:
         self._ingest = ingest
         self._layers: dict[tuple[str, Digest | None, Digest | None], _Layer] = {}
         self._landed: dict[Digest, Taken] = {}
+        self._documents: dict[Digest, tuple[bytes, str, tuple[Digest, ...]]] = {}
 
     # -- layers
 
@@ -173,12 +174,13 @@ class _Load:
         for entry in archive.indexes:
             index = entry.index
             here = tuple(d.digest for d in index.manifests if d.digest in taken)
-            self._ingest.take_small(index.raw, index.media_type, here)
+            self._documents[index.digest] = index.raw, index.media_type, here
             taken.add(index.digest)
             tags += [(tag, index.digest) for tag in entry.tags]
             if not entry.tags and not any(index.digest == d.digest for i in archive.indexes for d in i.index.manifests):
                 pins.append((index.digest, UNTAGGED))
-        only = {one.digest for one in self._layers.values()} | {i.config_digest for i in images}
+        self._take_documents()
+        only = {one.digest for one in self._layers.values()} | set(self._documents)
         written = self._ingest.finish(only)
         notices = self._moves(tags)
         self._lease.check()
@@ -199,7 +201,7 @@ class _Load:
     def _image(self, image: ArchiveImage) -> Manifest:
         """The image's manifest, made where the archive has none; it and the config are taken."""
         layers = [self._layers[_key(layer)] for layer in image.layers]
-        self._document(image.config_bytes, image.config_media_type, image.config_digest)
+        self._documents[image.config_digest] = image.config_bytes, image.config_media_type, ()
         if image.manifest is None:
             config = Descriptor(image.config_media_type, image.config_digest, len(image.config_bytes))
             raw = build.manifest(config, [Descriptor(one.media_type, one.digest, one.size) for one in layers])
@@ -215,14 +217,20 @@ class _Load:
                         f"manifest wants {descriptor.digest}, archive has {one.digest}", what=image.what
                     )
         children = tuple(dict.fromkeys([image.config_digest, *(one.digest for one in layers)]))
-        self._ingest.take_small(manifest.raw, manifest.media_type, children)
+        self._documents[manifest.digest] = manifest.raw, manifest.media_type, children
         return manifest
 
-    def _document(self, data: bytes, media_type: str, digest: Digest) -> None:
-        if len(data) <= INLINE:
-            self._ingest.take_small(data, media_type)
-        else:
-            self._ingest.take(BytesSource(data), expect=digest, media_type=media_type)
+    def _take_documents(self) -> None:
+        """Manifests and configs that the store lacks. Indexes always: one may have more of its children now."""
+        lasting = [d for d, (_, media_type, _) in self._documents.items() if media_type not in media.INDEXES]
+        present = protocol.name_blobs(self._volume.catalog, self._lease.id, lasting)
+        for digest, (data, media_type, children) in self._documents.items():
+            if digest in present:
+                continue
+            if len(data) <= INLINE:
+                self._ingest.take_small(data, media_type, children)
+            else:
+                self._ingest.take(BytesSource(data), expect=digest, media_type=media_type, children=children)
 
     def _moves(self, tags: Iterable[tuple[Reference, Digest]]) -> list[str]:
         """Docker's notice for each name that will point elsewhere."""
