@@ -141,19 +141,23 @@ class _Run:
 
     def run(self, began: float, hold: list[float]) -> GcReport:
         volume, totals = self._volume, self._totals
-        plan = make_plan(volume, self._grace)
+        # Each part is planned when its turn comes: what was collected need not be measured.
+        with volume.catalog.read() as tx:
+            garbage = collector.plan(tx, tx.now() - self._grace)
         self._collect()
-        loose = self._pack(pack.plan(volume))
+        blobs = pack.plan(volume)
+        loose = self._pack(blobs)
         worn, fine = repack.plan(volume)
         collector.gc_clean(volume.catalog, fine)
         left = self._repack(worn)
-        if self._in_time():
-            for group in records.metadata_groups(volume):
-                records.merge_metadata(volume, group, self._check)
+        metadata = records.metadata_groups(volume) if self._in_time() else []
+        for group in metadata:
+            records.merge_metadata(volume, group, self._check)
         segments = records.segment_plan(volume)
         if segments is not None:
             records.merge_segments(volume, segments)
         self._collect()
+        plan = Plan(garbage, blobs, worn, fine, metadata, segments)
         volume.catalog.checkpoint()
         totals.packs_left = left + loose
         totals.seconds = time.monotonic() - began

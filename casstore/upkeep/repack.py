@@ -69,7 +69,8 @@ def plan(volume: Volume) -> tuple[list[Worn], list[tuple[str, int]]]:
     fine: list[tuple[str, int]] = []
     small: list[Worn] = []
     for row in rows:
-        live = measure(volume, row.key) if row.dirty or not row.deep else row.chunk_bytes
+        # Only a pack that lost an edge can have lost live bytes.
+        live = measure(volume, row.key) if row.dirty else row.chunk_bytes
         dead = 1 - live / row.chunk_bytes if row.chunk_bytes else 1.0
         if live == 0:
             fine.append((row.key, row.dirty))  # the collector takes it whole
