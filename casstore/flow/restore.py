@@ -231,12 +231,22 @@ class BlobReader:
         hasher = self.info.digest.hasher() if self.info.digest.algorithm != "sha256" else hashing.Sha256()
         held: memoryview | None = None
         seen = 0
-        for buffer in self._buffers(0, stop, check=False, ahead=ahead):
-            if held is not None:
-                yield held
-            hasher.update(buffer)
-            seen += len(buffer)
-            held = buffer
+        # One thread hashes what the caller already writes; the last buffer waits for the verdict.
+        hashed: Future[None] | None = None
+        with ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:  # its thread starts with the first submit
+            for buffer in self._buffers(0, stop, check=False, ahead=ahead):
+                if held is not None:
+                    yield held
+                if hashed is not None:
+                    hashed.result()
+                if self.size > WINDOW:
+                    hashed = pool.submit(hasher.update, buffer)
+                else:
+                    hasher.update(buffer)
+                seen += len(buffer)
+                held = buffer
+            if hashed is not None:
+                hashed.result()
         if seen != self.size or hasher.digest() != self.info.digest.raw:
             raise Damaged(
                 "the stored bytes do not have the blob's digest",
