@@ -7,7 +7,7 @@ BENCH_ARGS ?=
 BIN := $(VENV)/bin
 NATIVE := $(wildcard _native/*.c _native/*.h _native/*.pyx)
 
-.PHONY: help build demo test lint bench clean
+.PHONY: help build demo test lint lint-style lint-types lint-rooms bench clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -27,9 +27,15 @@ demo: build ## images from this machine's own files: load, list, save, verify, c
 test: build ## pytest; PYTEST_ARGS="tests/unit -k name" for a part
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-lint: build ## ruff, mypy --strict, the import contract
+lint: lint-style lint-types lint-rooms ## ruff, mypy --strict, the import contract
+
+lint-style: build
 	$(BIN)/ruff check .
+
+lint-types: build
 	$(BIN)/mypy
+
+lint-rooms: build
 	$(BIN)/lint-imports
 
 bench: build ## kernels, in MB/s per core
