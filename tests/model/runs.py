@@ -160,14 +160,14 @@ LARGE = [
     "start=packed rebuilder merger tagger pinner",
     "start=packed rebuilder writer:BX:packed decay:S0 tagger",
     "start=loose packer pipe:BX:loose decay:L0 tagger",
-    "start=two repacker writer:BX:packed decay:P0 tagger",
-    "start=packed writer:BX:packed pipe:BX:packed:2 decay:P0M0 tagger",
+    "start=two repacker writer:BX:packed decay:P0 tagger limit=10000000",
+    "start=packed writer:BX:packed pipe:BX:packed:2 decay:P0M0 tagger limit=10000000",
     "start=packed pipe:CY:packed backup tagger",
     "start=packed merger repacker backup late rebuilder cat",
     "start=packed backup tagger late pipe:BX:packed reader cat",
     "start=packed rebuilder backup late reader cat rebuilder",
     "start=loose packer backup late writer:BX:loose reader",
-    "start=two repacker metarepacker backup late writer:BX:packed cat limit=20000000",
+    "start=two repacker metarepacker backup late writer:BX:packed cat limit=10000000",
 ]
 WALKS = [
     "start=two packer metarepacker repacker writer:CY:packed:3 cat tagger decay:P0M0",
@@ -215,7 +215,7 @@ def main(arguments: list[str]) -> int:
             return 0
         plan = [("OK", PROTOCOL), ("VIOLATION", BROKEN), ("OK", HARMLESS)]
         if arguments:
-            walks = [f"{words} walks=100000 seed={seed}" for words in WALKS for seed in (1, 2)]
+            walks = [f"{words} walks=20000 seed={seed}" for words in WALKS for seed in (1, 2)]
             plan += [("OK", LARGE), ("OK", walks)]
         for expected, runs in plan:
             for words in runs:
