@@ -8,6 +8,7 @@ writes. Whole blobs are checked by their digest, ranges by the digests of the ch
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -17,15 +18,17 @@ from typing import NamedTuple
 import numpy as np
 
 from ..digest import Digest
-from ..errors import Damaged
+from ..errors import CasstoreError, Damaged
 from ..format import recipe as recipe_format
 from ..kernels import hashing, spans
 from ..model import FRAME_BITS, MAX_FRAME, U8, U32, U64, BlobInfo, ChunkList, Mask, Used
+from ..store import protocol
 from ..store.index import Accept, IndexSet
 from ..store.objects import pack_id, pack_key
 from ..store.packs import PackCache
 from ..store.volume import Volume
 from .loose import SPOT_SIZE, SPOT_SPAN, spot
+from .naming import Names
 
 WINDOW = 4 << 20
 """Bytes of output made at a time."""
@@ -119,13 +122,15 @@ class Layout:
 class _Packed:
     """A blob that is a recipe: windows out of frames."""
 
-    def __init__(self, packs: PackCache, index: IndexSet, info: BlobInfo) -> None:
+    def __init__(self, packs: PackCache, names: Names, index: IndexSet, info: BlobInfo) -> None:
         place = info.place
         self._packs = packs
+        self._names = names
         try:
-            recipe = recipe_format.decode(packs.record(place.key, place.frame, place.offset, place.length))
+            record = packs.record(place.key, place.frame, place.offset, place.length)
+            recipe = recipe_format.decode(record, f"recipe of {info.digest}")
         except Damaged as error:
-            raise Damaged(error.message, what=f"recipe of {info.digest}", hint="run casstore check --repair") from None
+            raise Damaged(error.message, what=error.what, hint="run casstore check --repair") from None
         if recipe.encoding != "identity":
             raise Damaged(f"unknown recipe encoding {recipe.encoding!r}", what=str(info.digest))
         self.layout = Layout(recipe.weave, recipe.literals, recipe.payloads)
@@ -164,22 +169,23 @@ class _Packed:
         try:
             spans.copy(out, pieces.to, sources, which.astype(np.uint32), offset + pieces.skip, pieces.length)
         except ValueError:
-            raise Damaged("a chunk lies outside its frame", what="pack", hint="run casstore check --repair") from None
+            keys = ", ".join(sorted({self._keys[pack] for pack in by_pack}))
+            raise Damaged("a chunk lies outside its frame", what=keys, hint="run casstore check --repair") from None
         if check:
-            self._verify_chunks(chunk, offset, sources, which)
+            self._verify_chunks(chunk, sources, which)
         return out
 
     def _verify_lengths(self, pieces: Pieces) -> None:
         if int(pieces.length.sum()) == 0 and len(pieces.length):
             raise Damaged("empty pieces in a recipe", what="recipe")
 
-    def _verify_chunks(self, chunk: np.ndarray, offset: U64, sources: list[bytes], which: np.ndarray) -> None:
+    def _verify_chunks(self, chunk: np.ndarray, sources: list[bytes], which: np.ndarray) -> None:
         for position, source in enumerate(sources):
             mine = np.unique(chunk[which == position])
             starts = (self.addresses[mine] & np.uint32(MAX_FRAME - 1)).astype(np.uint64)
-            names = hashing.names(source, starts, self.lengths[mine])
-            if not np.array_equal(names, self.digests[mine]):
-                raise Damaged("a chunk is not what its name says", what="pack", hint="run casstore check --repair")
+            if not np.array_equal(self._names.of(source, starts, self.lengths[mine]), self.digests[mine]):
+                key = self._keys[int(self.pack_numbers[mine[0]])]
+                raise Damaged("a chunk is not what its name says", what=key, hint="run casstore check --repair")
 
 
 def _within(index: IndexSet, uses: tuple[Used, ...]) -> Accept:
@@ -216,7 +222,20 @@ class BlobReader:
         self._volume = volume
         self.info = info
         self.size = info.size
-        self._packed = _Packed(volume.packs, index(), info) if info.place.state == "packed" else None
+        self._packed: _Packed | None = None
+        if info.place.state == "packed":
+            segments = index()
+            try:
+                self._packed = _Packed(volume.packs, Names(volume.file.chunk_digest), segments, info)
+            except Damaged as error:
+                self._rotten(error)
+                raise
+
+    def _rotten(self, error: Damaged) -> None:
+        """The blob, and the object that is to blame, answer "missing" from now on: the next good copy heals them."""
+        keys = {self.info.place.key, *(use.key for use in self.info.place.uses)} & {error.what or ""}
+        with contextlib.suppress(CasstoreError):  # a store that is read-only stays as it is
+            protocol.mark_damaged(self._volume.catalog, [self.info.digest], keys)
 
     def read(self, start: int = 0, end: int | None = None, *, ahead: int | None = None) -> Iterator[memoryview]:
         """Buffers of bytes [start, end). Raises Damaged before the last buffer of a whole blob whose digest is wrong.
@@ -224,17 +243,23 @@ class BlobReader:
         `ahead`: windows made in parallel before they are asked for (default: cores + 1).
         """
         stop = self.size if end is None else min(end, self.size)
-        whole = start == 0 and stop == self.size
-        if not whole:
-            yield from self._buffers(start, stop, check=True, ahead=ahead)
-            return
+        try:
+            if start == 0 and stop == self.size:
+                yield from self._whole(ahead)
+            else:
+                yield from self._buffers(start, stop, check=True, ahead=ahead)
+        except Damaged as error:
+            self._rotten(error)
+            raise
+
+    def _whole(self, ahead: int | None) -> Iterator[memoryview]:
         hasher = self.info.digest.hasher() if self.info.digest.algorithm != "sha256" else hashing.Sha256()
         held: memoryview | None = None
         seen = 0
         # One thread hashes what the caller already writes; the last buffer waits for the verdict.
         hashed: Future[None] | None = None
         with ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:  # its thread starts with the first submit
-            for buffer in self._buffers(0, stop, check=False, ahead=ahead):
+            for buffer in self._buffers(0, self.size, check=False, ahead=ahead):
                 if held is not None:
                     yield held
                 if hashed is not None:
@@ -260,8 +285,8 @@ class BlobReader:
         place = self.info.place
         if place.state == "inline":
             data = self._volume.packs.record(place.key, place.frame, place.offset, place.length)
-            if check:
-                self.info.digest.check(Digest.of(data, self.info.digest.algorithm), str(self.info.digest))
+            if check and Digest.of(data, self.info.digest.algorithm) != self.info.digest:
+                raise Damaged("the stored bytes do not have the blob's digest", what=str(self.info.digest))
             yield memoryview(data)[start:stop]
         elif place.state == "loose":
             yield from self._loose(start, stop, check=check)

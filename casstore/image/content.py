@@ -33,14 +33,16 @@ def closure(tx: Tx, target: Digest) -> dict[Digest, BlobInfo]:
     return found
 
 
-def read_document(volume: Volume, info: BlobInfo) -> bytes:
-    """A manifest or config whole, verified."""
+def read_document(volume: Volume, info: BlobInfo, tx: Tx | None = None) -> bytes:
+    """A manifest or config whole, verified. `tx`: the transaction that the caller is in, if he is in one."""
     if info.size > MAX_DOCUMENT:
         raise Damaged("a document is larger than any document may be", what=str(info.digest))
 
     def index() -> IndexSet:
-        with volume.catalog.read() as tx:
+        if tx is not None:
             return volume.index(protocol.live_segments(tx))
+        with volume.catalog.read() as own:
+            return volume.index(protocol.live_segments(own))
 
     return b"".join(BlobReader(volume, index, info).read())
 
