@@ -20,7 +20,7 @@ from .streams import output_descriptor
     type=click.Choice(["docker-archive", "oci-archive", "legacy"]),
     default="docker-archive",
     show_default=True,
-    help="docker-archive is read by docker, podman, skopeo and ctr.",
+    help="docker-archive is for docker, podman, skopeo and ctr; legacy for docker before 1.10 too.",
 )
 @click.argument("references", metavar="IMAGE...", nargs=-1, required=True)
 @pass_app

@@ -100,6 +100,9 @@ def test_the_life_of_an_image(run_in: Run, tmp_path: Path, layer: bytes) -> None
         content = reread.extractfile(entry["Layers"][0])
         assert content is not None
         assert content.read() == layer
+    run_in("save", "--format", "legacy", "-o", str(saved), "team/tool:1")
+    with tarfile.open(saved) as reread:
+        assert "repositories" in reread.getnames()
     assert "3 blobs verified" in run_in("verify", "team/tool:1").out
 
     totals = json.loads(run_in("df", "--format", "json").out)
