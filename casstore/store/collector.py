@@ -53,7 +53,7 @@ class Todo:
     def learn(self, held: float) -> None:
         """Told how long (seconds) the transaction held the lock, fit the next one."""
         self._budget *= min(max(HOLD / max(held, 1e-6), 0.25), 1.25)
-        self._budget = min(self._budget, HOLD / 2)
+        self._budget = min(max(self._budget, HOLD / 64), HOLD / 2)
 
 
 # -- leases and their leftovers
@@ -158,8 +158,7 @@ def gc_retire_objects(catalog: Catalog, todo: Todo) -> int:
         gen = rules.next_gen(tx)
         for one in todo.slice():
             done += tx.run(
-                "UPDATE object AS o SET state = 'retired', retired_gen = ?"
-                f" WHERE o.id = ? AND {rules.RETIRE_OBJECT}",
+                f"UPDATE object AS o SET state = 'retired', retired_gen = ? WHERE o.id = ? AND {rules.RETIRE_OBJECT}",
                 (gen, one),
             )
     todo.learn(tx.held)
@@ -336,8 +335,7 @@ def plan(tx: Tx, young: float) -> Garbage:
     objects = set(retirable_objects(tx).ids)
     for one, edges in lost.items():
         live = tx.value(
-            "SELECT count(*) FROM place e JOIN blob b ON b.id = e.blob"
-            " WHERE e.object = ? AND b.state = 'live'",
+            "SELECT count(*) FROM place e JOIN blob b ON b.id = e.blob WHERE e.object = ? AND b.state = 'live'",
             (one,),
         )
         named = tx.row("SELECT 1 FROM named_object WHERE object = ?", (one,))
@@ -346,9 +344,7 @@ def plan(tx: Tx, young: float) -> Garbage:
     going = "SELECT id FROM object WHERE state IN ('retired', 'deleting')"
     objects |= {int(row[0]) for row in tx.rows(going)} | set(orphans(tx).ids)
     for (one,) in tx.rows("SELECT id FROM object WHERE kind = 'index' AND state = 'live'"):
-        packs = tx.rows(
-            "SELECT p.id FROM covers v JOIN object p ON p.id = v.pack WHERE v.segment = ?", (one,)
-        )
+        packs = tx.rows("SELECT p.id FROM covers v JOIN object p ON p.id = v.pack WHERE v.segment = ?", (one,))
         if objects.issuperset(row[0] for row in packs):
             objects.add(one)
     for one in sorted(objects):
@@ -403,9 +399,7 @@ def collect(
     while changed:
         changed = drain(orphans, lambda todo: gc_orphans(catalog, objects, todo))
         while True:
-            retired = drain(
-                lambda tx: retirable_blobs(tx, young), lambda todo: gc_retire_blobs(catalog, todo, young)
-            )
+            retired = drain(lambda tx: retirable_blobs(tx, young), lambda todo: gc_retire_blobs(catalog, todo, young))
             result.blobs_retired += retired
             changed += retired
             if not retired:
