@@ -206,9 +206,14 @@ class Store:
 
     def check(self, *, read_data: bool = False, repair: bool = False) -> CheckReport:
         """Check every object and blob; with `read_data` every byte; with `repair` mend what can be."""
+        from .store import settings
         from .upkeep.check import check
 
-        return check(self.volume, read_data=read_data, repair=repair, stop=self._check, progress=self.progress)
+        with self._site.catalog.read() as tx:
+            codec = settings.get(tx, "compression")
+        return check(
+            self.volume, read_data=read_data, repair=repair, codec=codec, stop=self._check, progress=self.progress
+        )
 
     def df(self, *, verbose: bool = True) -> DfReport:
         """What the store holds and takes; with `verbose` for each image too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,6 +150,7 @@ def verify(volume: Volume, blobs: Iterable[tuple[Digest, str]]) -> VerifyReport:
     rows = []
     with Lease(volume.catalog, volume.objects, "verify") as lease:
         opened = protocol.read_open(volume.catalog, lease.id, wanted)
+        index = functools.cache(lambda: volume.index(opened.segments))
         for digest, kind in wanted.items():
             info = opened.blobs.get(digest)
             if info is None:
@@ -156,7 +158,7 @@ def verify(volume: Volume, blobs: Iterable[tuple[Digest, str]]) -> VerifyReport:
                 continue
             problem = ""
             try:
-                for _ in BlobReader(volume, lambda: volume.index(opened.segments), info).read():
+                for _ in BlobReader(volume, index, info).read():
                     lease.check()
             except (Damaged, NotFound) as error:
                 problem = str(error)

@@ -1,7 +1,8 @@
 """`check`: is everything there that the catalog names, and is it what it should be; and what can be mended, mended.
 
 Findings name the object and whom it hurts. Nothing is deleted here: what is rotten is marked, so that it answers
-"missing" and the next good copy heals it; the index, which is derived, is written anew from the packs.
+"missing" and the next good copy heals it; what still can be read of a damaged pack is written anew elsewhere; so is the
+index, which is derived, from the packs.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from ..format.index import IndexSegment
 from ..format.pack import DataTable
 from ..model import FRAME_BITS, MAX_FRAME, BlobInfo, Progress
 from ..store import collector, names, protocol, query, rewrite
-from ..store.index import encode_segment
+from ..store.index import IndexSet, encode_segment
 from ..store.leases import Lease
 from ..store.objects import index_key, pack_id
 from ..store.packs import Pack
 from ..store.protocol import NewObject
 from ..store.query import ObjectRow
 from ..store.volume import Volume
+from .pack import batches
+from .rescue import rescue
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +61,28 @@ def check(
     *,
     read_data: bool = False,
     repair: bool = False,
+    codec: str = "zstd:3",
     stop: Callable[[], None] = lambda: None,
     progress: Progress | None = None,
 ) -> CheckReport:
     """Look at every object and every blob; with `read_data` at every byte; with `repair` mend what can be."""
-    return _Check(volume, read_data, repair, stop, progress).run()
+    return _Check(volume, read_data, repair, codec, stop, progress).run()
 
 
 class _Check:
     """One check at work."""
 
     def __init__(
-        self, volume: Volume, read_data: bool, repair: bool, stop: Callable[[], None], progress: Progress | None
+        self,
+        volume: Volume,
+        read_data: bool,
+        repair: bool,
+        codec: str,
+        stop: Callable[[], None],
+        progress: Progress | None,
     ) -> None:
         self._volume = volume
+        self._codec = codec
         self._read_data = read_data
         self._repair = repair
         self._stop = stop
@@ -79,6 +90,7 @@ class _Check:
         self._report = CheckReport()
         self._bad: set[str] = set()
         self._sound: dict[str, DataTable] = {}
+        self._opened: tuple[list[str], IndexSet] | None = None
 
     def run(self) -> CheckReport:
         volume = self._volume
@@ -95,7 +107,10 @@ class _Check:
                 if self._progress is not None:
                     self._progress("check objects", done, total)
             self._index(lease, [row for row in rows if row.kind == "index"])
-            self._blobs(lease)
+            readable = self._blobs(lease)
+            if self._repair:
+                self._rescue(lease, readable, {row.key for row in rows if row.damaged} | self._bad)
+            self._settle()
         return self._report
 
     def _found(self, severity: str, what: str, problem: str, repaired: bool = False) -> None:
@@ -239,8 +254,10 @@ class _Check:
 
     # -- blobs
 
-    def _blobs(self, lease: Lease) -> None:
+    def _blobs(self, lease: Lease) -> list[BlobInfo]:
+        """Look at every blob; returns those in which nothing was found."""
         volume = self._volume
+        readable = []
         with volume.catalog.read() as tx:
             infos = list(query.blobs(tx))
         total = sum(info.size for info in infos)
@@ -254,10 +271,36 @@ class _Check:
             if self._progress is not None:
                 self._progress("check blobs", done, total)
             if not problem or self._moved(info):
+                readable.append(info)
                 continue
             if self._repair:
                 protocol.mark_damaged(volume.catalog, [info.digest])
             self._found("error", str(info.digest), f"{problem}{self._whom(info.digest)}")
+        return readable
+
+    def _rescue(self, lease: Lease, readable: list[BlobInfo], bad: set[str]) -> None:
+        """Write anew what lies in a damaged object and can be read all the same."""
+        with self._volume.catalog.read() as tx:
+            marked = {row[0] for row in tx.rows("SELECT digest FROM blob WHERE state = 'live' AND damaged = 1")}
+        hurt = [
+            info
+            for info in readable
+            if info.digest.raw in marked or info.place.key in bad or any(use.key in bad for use in info.place.uses)
+        ]
+        for batch in batches(hurt):
+            lease.check()
+            rescue(self._volume, lease.id, batch, self._codec, self._stop)
+
+    def _settle(self) -> None:
+        """Damaged objects that nothing needs (any more) only wait for gc."""
+        for at, finding in enumerate(self._report.findings):
+            if finding.what not in self._bad or finding.repaired:
+                continue
+            with self._volume.catalog.read() as tx:
+                needed = any(True for _ in query.users(tx, finding.what))
+            if not needed and not finding.what.startswith("index/"):
+                problem = f"{finding.problem}; nothing needs it, gc takes it"
+                self._report.findings[at] = Finding("warning", finding.what, problem, self._repair)
 
     def _moved(self, info: BlobInfo) -> bool:
         """Did the blob go, or move elsewhere, while we looked? Then look at it once more where it is now."""
@@ -271,9 +314,7 @@ class _Check:
     def _blob(self, info: BlobInfo) -> str:
         volume = self._volume
         try:
-            with volume.catalog.read() as tx:
-                segments = protocol.live_segments(tx)
-            reader = BlobReader(volume, lambda: volume.index(segments), info)
+            reader = BlobReader(volume, self._segments, info)
             if self._read_data:
                 for _ in reader.read():
                     self._stop()
@@ -285,6 +326,14 @@ class _Check:
         except CasstoreError as error:
             return error.message
         return ""
+
+    def _segments(self) -> IndexSet:
+        """The index as it is now; opened again only when it has changed."""
+        with self._volume.catalog.read() as tx:
+            keys = protocol.live_segments(tx)
+        if self._opened is None or self._opened[0] != keys:
+            self._opened = keys, self._volume.index(keys)
+        return self._opened[1]
 
     def _whom(self, digest: Digest) -> str:
         """Which images a damaged blob hurts."""

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ..errors import Damaged, NotFound
 from ..model import BlobInfo, Progress
-from ..store import collector
+from ..store import collector, protocol
 from ..store.collector import Garbage
 from ..store.query import ObjectRow
 from ..store.volume import Volume
@@ -138,6 +139,7 @@ class _Run:
         self._check = check
         self._progress = progress
         self._totals = totals
+        self._rotten: Damaged | None = None
 
     def run(self, began: float, hold: list[float]) -> GcReport:
         volume, totals = self._volume, self._totals
@@ -152,7 +154,10 @@ class _Run:
         left = self._repack(worn)
         metadata = records.metadata_groups(volume) if self._in_time() else []
         for group in metadata:
-            records.merge_metadata(volume, group, self._check)
+            try:
+                records.merge_metadata(volume, group, self._check)
+            except (Damaged, NotFound) as error:
+                self._spoilt(error, [row.key for row in group])
         segments = records.segment_plan(volume)
         if segments is not None:
             records.merge_segments(volume, segments)
@@ -161,7 +166,17 @@ class _Run:
         volume.catalog.checkpoint()
         totals.packs_left = left + loose
         totals.seconds = time.monotonic() - began
+        if self._rotten is not None:
+            raise self._rotten
         return GcReport(plan.rows(), totals, hold)
+
+    def _spoilt(self, error: Damaged | NotFound, keys: list[str]) -> None:
+        """One of these objects is rotten: it is marked and left alone, all else is done, and the end tells of it."""
+        if error.what not in keys:
+            raise error
+        protocol.mark_damaged(self._volume.catalog, keys=[error.what])
+        hint = "all else was done; run casstore check --read-data --repair"
+        self._rotten = self._rotten or Damaged(error.message, what=error.what, offset=error.offset, hint=hint)
 
     def _in_time(self) -> bool:
         return time.monotonic() < self._deadline
@@ -187,7 +202,11 @@ class _Run:
         for group in repack.groups(worn):
             if not self._in_time():
                 break
-            repack.Repack(self._volume, group, DEEP, self._check).run()
+            try:
+                repack.Repack(self._volume, group, DEEP, self._check).run()
+            except (Damaged, NotFound) as error:
+                self._spoilt(error, [one.row.key for one in group])
+                continue
             self._totals.packs_rewritten += len(group)
             left -= len(group)
             done += sum(one.row.size for one in group)
