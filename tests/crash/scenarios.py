@@ -1,0 +1,188 @@
+"""Scenarios: a store in some state, one command, and what must hold. Each is put under every siege of `sieges`.
+
+To add one: write a `prepare`, append to SCENARIOS.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import sample
+
+CASSTORE = (sys.executable, "-m", "casstore")
+ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("CASSTORE_")} | {
+    "PYTHONDONTWRITEBYTECODE": "1"
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Folders of a scenario: `inputs` is shared by all its points; `store` and `out` are copied for each."""
+
+    inputs: Path
+    here: Path
+
+    @property
+    def store(self) -> Path:
+        return self.here / "store"
+
+    @property
+    def out(self) -> Path:
+        return self.here / "out"
+
+    def filled(self, argv: Sequence[str]) -> list[str]:
+        names = {"inputs": self.inputs, "store": self.store, "out": self.out}
+        return [text.format_map({k: str(v) for k, v in names.items()}) for text in argv]
+
+    def input(self, name: str, data: bytes) -> None:
+        (self.inputs / name).write_bytes(data)
+
+    def casstore(self, *argv: str, code: int = 0) -> subprocess.CompletedProcess[bytes]:
+        """An untouched run of the command line on the store; it must end with `code`."""
+        command = [*CASSTORE, "--store", str(self.store), *self.filled(argv)]
+        ran = subprocess.run(command, env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        if ran.returncode != code:
+            raise AssertionError(f"casstore {' '.join(argv)}: exit code {ran.returncode}: {ran.stderr.decode()}")
+        return ran
+
+    def copy(self, here: Path) -> Place:
+        if here.exists():
+            shutil.rmtree(here)
+        subprocess.run(["cp", "-a", "--reflink=auto", self.here, here], check=True)
+        return Place(self.inputs, here)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`argv`: of the command, after --store; {inputs}, {store} and {out} are filled in. `stdin`: name of the input
+    that comes through a pipe.
+
+    `outside`: it changes only what lies in {out}, whole or not at all. `broken`: the store is damaged before, and sound
+    after the command. `volatile`: the image whose config tells the time. `once`: a second run would do more.
+    """
+
+    name: str
+    prepare: Callable[[Place], None]
+    argv: tuple[str, ...]
+    stdin: str | None = None
+    outside: bool = False
+    broken: bool = False
+    volatile: tuple[str, ...] = ()
+    once: bool = False
+
+
+def _text_image(seed: object, tag: str, size: int = 40_000) -> sample.Image:
+    return sample.image(seed, (tag,), [sample.files({"common": sample.text("common", 30_000)}), _layer(seed, size)])
+
+
+def _layer(seed: object, size: int) -> bytes:
+    return sample.files({f"file-{seed}": sample.text(seed, size), "noise": sample.noise(seed, size // 8)})
+
+
+def _family(*tags: str) -> bytes:
+    """A parent without a name of its own … with the names given, and its child."""
+    below = sample.image("parent", tags[:1])
+    above = sample.image("child", tags[1:], [*below.layers, _layer("child", 20_000)])
+    members = sample.docker_members([below, above])
+    listed = json.loads(members["manifest.json"])
+    listed[1]["Parent"] = below.id
+    return sample.plain_tar(members | {"manifest.json": json.dumps(listed).encode()})
+
+
+# -- stores to begin with
+
+
+def _nothing(place: Place) -> None:
+    place.store.rmdir()
+    place.input("image.tar", sample.docker_archive(_text_image("first", "first:1")))
+
+
+def _one_image(place: Place) -> None:
+    """An image in the store; archives of it, of a related one under the same name, and others."""
+    place.input("base.tar", sample.docker_archive(sample.rich_image("base", ("app:1", "base:1"))))
+    place.input("next.tar", sample.docker_archive(sample.rich_image("next", ("app:1", "app:next"))))
+    place.input("oci.tar", sample.oci_archive(sample.rich_image("oci", ("app:1", "oci:1"))))
+    place.input("root.tar", _layer("import", 60_000))
+    place.input("blob", sample.text("a blob", 100_000))
+    place.casstore("config", "set", "min-free", "0")
+    place.casstore("load", "-i", "{inputs}/base.tar")
+
+
+def _family_image(place: Place) -> None:
+    place.input("family.tar", _family("parent:1", "child:1"))
+    place.casstore("load", "-i", "{inputs}/family.tar")
+
+
+def _two_images(place: Place) -> None:
+    _one_image(place)
+    place.casstore("load", "-i", "{inputs}/next.tar")
+
+
+def _loose(place: Place) -> None:
+    _one_image(place)
+    place.casstore("load", "--pack", "later", "-i", "{inputs}/next.tar")
+
+
+def _worn(place: Place) -> None:
+    """Five light packs, metadata packs and segments; of two of them something has become garbage."""
+    place.casstore("config", "set", "min-free", "0")
+    for n in range(5):
+        place.input(f"{n}.tar", sample.docker_archive(_text_image(n, f"app:{n}"), _text_image((n, "b"), f"more:{n}")))
+        place.casstore("load", "-i", f"{{inputs}}/{n}.tar")
+    place.casstore("rmi", "app:1", "more:3")
+
+
+def _compact(place: Place) -> None:
+    """What gc has packed hard, and then another image."""
+    _one_image(place)
+    place.casstore("gc", "--grace", "0")
+    place.casstore("load", "-i", "{inputs}/next.tar")
+    place.casstore("rmi", "base:1")
+
+
+def _no_index(place: Place) -> None:
+    _two_images(place)
+    segments = sorted((place.store / "objects" / "index").iterdir())
+    segments[0].unlink()
+
+
+def _old_file(place: Place) -> None:
+    _one_image(place)
+    (place.out / "saved.tar").write_bytes(b"what was there before")
+
+
+SCENARIOS = [
+    Scenario("first use", _nothing, ("load", "-i", "{inputs}/image.tar")),
+    Scenario("load", _one_image, ("load", "-i", "{inputs}/next.tar")),
+    Scenario("load pipe", _one_image, ("load",), stdin="next.tar"),
+    Scenario("load oci", _one_image, ("load", "-i", "{inputs}/oci.tar")),
+    Scenario("load later", _one_image, ("load", "--pack", "later", "-i", "{inputs}/next.tar")),
+    Scenario("gc pack", _loose, ("gc", "--grace", "0")),
+    Scenario("gc repack", _worn, ("gc", "--grace", "0")),
+    Scenario("gc again", _compact, ("gc", "--grace", "0")),
+    Scenario("tag", _two_images, ("tag", "app:1", "base:1")),
+    Scenario("rmi", _one_image, ("rmi", "-f", "base:1", "app:1")),
+    Scenario("rmi parent", _family_image, ("rmi", "-f", "parent:1")),
+    Scenario("check repair", _no_index, ("check", "--repair"), broken=True),
+    Scenario("save", _old_file, ("save", "-o", "{out}/saved.tar", "app:1", "base:1"), outside=True),
+    Scenario(
+        "import",
+        _one_image,
+        ("import", "{inputs}/root.tar", "made:1"),
+        volatile=("docker.io/library/made:1",),
+        once=True,
+    ),
+    Scenario("blob put", _one_image, ("blob", "put", "{inputs}/blob")),
+    Scenario("config set", _one_image, ("config", "set", "pack.after", "2h")),
+]
+
+
+def named(name: str) -> Scenario:
+    return next(one for one in SCENARIOS if one.name == name)

@@ -1,0 +1,135 @@
+"""The whole siege: every scenario, every siege, every point. `make siege`, or
+
+    python tests/crash/siege.py --json report.json [--scenario load] [--siege kill] [--spread 4] [--jobs 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import pickle
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+
+import tracing
+from scenarios import SCENARIOS, Scenario
+from sieges import SIEGES, Outcome, Point, Rehearsal, besiege, rehearse
+
+_rehearsals: dict[Path, Rehearsal] = {}
+
+
+def _task(path: Path, point: Point) -> Outcome:
+    """In a worker: one point, in a folder of this process."""
+    if path not in _rehearsals:
+        _rehearsals.clear()
+        _rehearsals[path] = pickle.loads(path.read_bytes())
+    here = path.parent / f"point-{os.getpid()}"
+    try:
+        return besiege(_rehearsals[path], point, here)
+    finally:
+        shutil.rmtree(here, ignore_errors=True)
+
+
+Choose = Callable[[str, list[Point]], list[Point]]
+
+
+def siege(
+    base: Path, scenarios: Iterable[Scenario], sieges: Iterable[str], jobs: int, spread: int, seeds: int, choose: Choose
+) -> Iterator[Outcome]:
+    """Outcomes as they come. `choose` picks points of a siege; `spread`, `seeds`: see Rehearsal.points."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        for scenario in scenarios:
+            rehearsal = rehearse(scenario, base / scenario.name)
+            path = base / scenario.name / "rehearsal"
+            path.write_bytes(pickle.dumps(rehearsal))
+            tasks = []
+            for kind in sieges:
+                # Of a killed command every write; elsewhere what matters is which kind of call it is.
+                points = rehearsal.points(kind, 1 if kind in ("kill", "torn") else spread, seeds)
+                tasks += [pool.submit(_task, path, point) for point in choose(kind, list(points))]
+            for done in as_completed(tasks):
+                yield done.result()
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """Scenarios × sieges: points survived / tried."""
+    tried: Counter[tuple[str, str]] = Counter((one.scenario, one.siege) for one in outcomes)
+    held: Counter[tuple[str, str]] = Counter((one.scenario, one.siege) for one in outcomes if not one.problem)
+    rows = list(dict.fromkeys(one.scenario for one in outcomes))
+    columns = [name for name in SIEGES if any(one.siege == name for one in outcomes)]
+    width = max(len(name) for name in [*rows, "scenario"]) + 2
+    lines = ["scenario".ljust(width) + "".join(name.rjust(12) for name in columns)]
+    for row in rows:
+        cells = [f"{held[row, c]}/{tried[row, c]}" if tried[row, c] else "-" for c in columns]
+        lines.append(row.ljust(width) + "".join(cell.rjust(12) for cell in cells))
+    total = [f"{sum(held[r, c] for r in rows)}/{sum(tried[r, c] for r in rows)}" for c in columns]
+    lines.append("all".ljust(width) + "".join(cell.rjust(12) for cell in total))
+    return "\n".join(lines)
+
+
+def states(outcomes: list[Outcome]) -> str:
+    """How the commands ended, and in which state the store was found then."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for one in outcomes:
+        found[one.siege][one.state] += 1
+    return "\n".join(
+        f"{name}: " + " · ".join(f"{state} {n}" for state, n in found[name].most_common()) for name in SIEGES if name in found
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Kill, fail and cut off casstore at each of its calls.")
+    parser.add_argument("--json", type=Path, help="write all outcomes to this file")
+    parser.add_argument("--scenario", action="append", help="only this one (may be given more than once)")
+    parser.add_argument("--siege", action="append", choices=SIEGES)
+    parser.add_argument("--spread", type=int, default=4, help="of writes take every n-th, where they are not killed at")
+    parser.add_argument("--seeds", type=int, default=2, help="random mixtures of what a power loss leaves, per call")
+    parser.add_argument("--sample", type=int, help="at most so many points of each scenario and siege, at random")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    given = parser.parse_args()
+    reason = tracing.unavailable()
+    if reason:
+        print(f"no siege: {reason}", file=sys.stderr)
+        return 2
+    chosen = [one for one in SCENARIOS if given.scenario is None or one.name in given.scenario]
+    chance = random.Random(given.seed)
+
+    def choose(_: str, points: list[Point]) -> list[Point]:
+        if given.sample is None or len(points) <= given.sample:
+            return points
+        return chance.sample(points, given.sample)
+
+    began = time.monotonic()
+    outcomes: list[Outcome] = []
+    base = Path(tempfile.mkdtemp(prefix="casstore-siege-"))
+    try:
+        for one in siege(base, chosen, given.siege or SIEGES, given.jobs, given.spread, given.seeds, choose):
+            outcomes.append(one)
+            if one.problem:
+                print(f"{one.scenario} · {one.siege} {one.call} ({one.what}): {one.problem}", flush=True)
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+    print(f"\n{table(outcomes)}\n\n{states(outcomes)}")
+    failed = sum(bool(one.problem) for one in outcomes)
+    print(f"\n{len(outcomes)} points, {failed} failed, {time.monotonic() - began:.0f} s")
+    if given.json is not None:
+        given.json.write_text(json.dumps([asdict(one) for one in outcomes], indent=0))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,340 @@
+"""Sieges: what befalls a scenario's command, at which of its calls; and the verdict on what is left.
+
+kill       SIGKILL instead of the n-th call            eio, enospc   the n-th call fails, once
+torn       SIGKILL in the middle of the n-th write     dead, full    the n-th call and all after it fail
+interrupt  SIGINT at the n-th call                     power         all that was not synced is lost, or some of it
+terminate  SIGTERM at the n-th call
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import disk
+import seen
+import tracing
+from disk import Disk, Tree
+from scenarios import CASSTORE, ENVIRONMENT, Place, Scenario
+from seen import Seen, Unsound, Weight
+from tracing import Call, Run, Strike
+
+SIEGES = ("kill", "torn", "eio", "enospc", "dead", "full", "interrupt", "terminate", "power")
+GROWS = ("write", "create", "mkdir", "rename", "link", "sync")
+"""Calls that may want space: of these ENOSPC is a possible answer."""
+
+
+class Point(NamedTuple):
+    """One try. `call`: which of the command's calls, from 1. `how`, `tree`: of "power", what is left of the disk."""
+
+    siege: str
+    call: int
+    what: str = ""
+    how: str = ""
+    tree: Tree | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`state`: which state was found, before or after, and how the command had ended. `problem`: "" where all held."""
+
+    scenario: str
+    siege: str
+    call: int
+    what: str
+    state: str
+    problem: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A scenario as it runs untouched: the place to copy, what is seen before and after, all its calls, what the store
+    weighs once it was collected, and what lies in {out}."""
+
+    scenario: Scenario
+    place: Place
+    before: Seen | None
+    after: Seen | None
+    calls: list[Call]
+    weight: Weight
+    out_before: dict[str, str]
+    out_after: dict[str, str]
+    command: tuple[str, ...]
+
+    def points(self, siege: str, spread: int = 1, seeds: int = 1) -> Iterator[Point]:
+        """All points of a siege; of the writes every `spread`-th. `seeds`: random mixtures per call of "power"."""
+        if siege == "power":
+            yield from self._outages(seeds)
+            return
+        writes = 0
+        for call in self.calls:
+            if call.kind == "write":
+                writes += 1
+                if writes % spread:
+                    continue
+            elif siege == "torn":
+                continue
+            if siege in ("enospc", "full") and call.kind not in GROWS:
+                continue
+            yield Point(siege, call.number, self._what(call))
+
+    def _what(self, call: Call) -> str:
+        names = [os.path.relpath(path, self.place.here.parent / "run") for path in (call.path, call.other) if path]
+        return f"{call.name} {' '.join(names)}"
+
+    def _outages(self, seeds: int) -> Iterator[Point]:
+        run = self.place.here.parent / "run"
+        known = Disk([self.place.here])
+        top = os.path.realpath(self.place.here)
+        # The recorded run was on a copy under another name.
+        moved = [
+            Call(c.number, c.name, c.kind, _moved(c.path, run, top), _moved(c.other, run, top), c.offset, c.length, c.data, c.done)
+            for c in self.calls
+        ]
+        found: set[bytes] = set()
+        for call in [*moved, None]:
+            last = call is None
+            # At the end the command had returned: the least that may be left must be all of its work.
+            hows = [("none", 0), ("names", 0), ("data", 0), *(("some", seed) for seed in range(seeds))]
+            for how, seed in hows:
+                tree = known.left(how, (seed, call and call.number))[top]
+                sum_ = disk.digest(tree) + (b"end" if last else b"")
+                if sum_ not in found:
+                    found.add(sum_)
+                    what = "after its end" if call is None else self._what(call)
+                    yield Point("power", len(self.calls) + 1 if call is None else call.number, what, how, tree)
+            if call is not None:
+                known.apply(call)
+
+
+def _moved(path: str, old: Path, new: str) -> str:
+    return path.replace(os.path.realpath(old), new, 1) if path else ""
+
+
+def rehearse(scenario: Scenario, base: Path, command: tuple[str, ...] = CASSTORE) -> Rehearsal:
+    """Prepare a scenario in the folder `base` and run it untouched. `command`: what to run instead of casstore."""
+    place = Place(base / "in", base / "whole")
+    for folder in (place.inputs, place.store, place.out):
+        folder.mkdir(parents=True)
+    scenario.prepare(place)
+    before = None if scenario.broken else seen.look(place.store, scenario.volatile)
+    played = place.copy(base / "run")
+    ran = play(scenario, played, command, record=True)
+    if ran.code != 0:
+        raise AssertionError(f"{scenario.name}: untouched, it ends with {ran.code}: {ran.err.decode()}")
+    out_after = _files(played.out)
+    after = seen.look(played.store, scenario.volatile)
+    seen.collect(played.store)
+    wrong = seen.leaks(played.store) + seen.problems(played.store)
+    if wrong:
+        raise AssertionError(f"{scenario.name}: untouched, it leaves {wrong}")
+    weight = seen.weigh(played.store)
+    shutil.rmtree(played.here)
+    return Rehearsal(scenario, place, before, after, ran.calls, weight, _files(place.out), out_after, command)
+
+
+def play(
+    scenario: Scenario,
+    place: Place,
+    command: tuple[str, ...],
+    strike: tuple[int, Strike, bool] | None = None,
+    *,
+    record: bool = False,
+) -> Run:
+    """Run the scenario's command under the tracer. `strike`: (number of the call, what befalls it, and all later ones
+    too?)."""
+
+    def decide(call: Call) -> Strike | None:
+        if strike is None:
+            return None
+        number, what, lasting = strike
+        if call.number == number:
+            return what
+        grows = call.kind in GROWS or what.value != errno.ENOSPC
+        return what if lasting and call.number > number and grows else None
+
+    argv = [*command, "--store", str(place.store), *place.filled(scenario.argv)]
+    stdin = None if scenario.stdin is None else _pipe(place.inputs / scenario.stdin)
+    try:
+        return tracing.run(
+            argv, roots=[place.here], decide=decide, record=record, stdin=stdin, environment=ENVIRONMENT
+        )
+    finally:
+        if stdin is not None:
+            os.close(stdin)
+
+
+def _pipe(path: Path) -> int:
+    """The reading end of a pipe that all of a small file is in."""
+    data = path.read_bytes()
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, max(len(data), 4096))
+    if os.write(writer, data) != len(data):
+        raise AssertionError(f"{path} does not fit into a pipe")
+    os.close(writer)
+    return reader
+
+
+_STRIKES = {
+    "kill": (Strike("kill"), False),
+    "torn": (Strike("torn"), False),
+    "eio": (Strike("fail", errno.EIO), False),
+    "enospc": (Strike("fail", errno.ENOSPC), False),
+    "dead": (Strike("fail", errno.EIO), True),
+    "full": (Strike("fail", errno.ENOSPC), True),
+    "interrupt": (Strike("signal", signal.SIGINT), False),
+    "terminate": (Strike("signal", signal.SIGTERM), False),
+}
+
+
+def besiege(rehearsal: Rehearsal, point: Point, here: Path) -> Outcome:
+    """One point in the folder `here`, from a copy of the store to the verdict."""
+    began = time.monotonic()
+    scenario = rehearsal.scenario
+    what = point.what
+    if point.tree is not None:
+        shutil.rmtree(here, ignore_errors=True)
+        disk.write(point.tree, here)
+        place = Place(rehearsal.place.inputs, here)
+        ended = None if point.call <= len(rehearsal.calls) else 0
+        what = f"{point.how}: {what}"
+        verdict = _Verdict(rehearsal, place, ended)
+    else:
+        place = rehearsal.place.copy(here)
+        strike, lasting = _STRIKES[point.siege]
+        ran = play(scenario, place, rehearsal.command, (point.call, strike, lasting))
+        if len(ran.calls) >= point.call:
+            call = ran.calls[point.call - 1]
+            what = f"{call.name} {os.path.relpath(call.path, here)}"
+        verdict = _Verdict(rehearsal, place, ran.code)
+        verdict.message(ran, point.siege)
+    verdict.run()
+    return Outcome(
+        scenario.name, point.siege, point.call, what, verdict.state, verdict.problem, time.monotonic() - began
+    )
+
+
+class _Verdict:
+    """What is left after a point, held against what must hold. `ended`: the exit code, None where it was killed."""
+
+    def __init__(self, rehearsal: Rehearsal, place: Place, ended: int | None) -> None:
+        self._rehearsal = rehearsal
+        self._scenario = rehearsal.scenario
+        self._place = place
+        self._ended = ended
+        self.state = "killed" if ended is None else f"exit {ended}"
+        self.problem = ""
+
+    def message(self, ran: Run, siege: str) -> None:
+        """Exit code, and one clear line on stderr."""
+        text = ran.err.decode(errors="replace")
+        fine: tuple[int | None, ...] = (None, 0)
+        if siege in ("eio", "enospc", "dead", "full"):
+            fine = (0, 1)
+        elif siege in ("interrupt", "terminate"):
+            fine = (0, 130)
+        if ran.timed_out:
+            self._wrong("it hangs")
+        elif ran.code not in fine:
+            self._wrong(f"exit code {ran.code}: {text}")
+        elif ran.code and (not text.startswith("Error: ") or text.count("\n") != 1 or "internal error" in text):
+            self._wrong(f"not one clear line: {text!r}")
+        elif ran.code == 0 and text:
+            self._wrong(f"exit code 0, but: {text!r}")
+
+    def run(self) -> None:
+        try:
+            self._first()
+            if not self.problem:
+                self._again()
+        except Unsound as error:
+            self._wrong(f"lost: {error}")
+        except Exception as error:  # whatever fails here is a finding
+            self._wrong(f"{type(error).__name__}: {error}")
+
+    def _wrong(self, problem: str) -> None:
+        self.problem = self.problem or problem
+
+    def _first(self) -> None:
+        """Atomic: the state before or the state after; where the command said so, the one that it said."""
+        scenario, place = self._scenario, self._place
+        if scenario.broken:
+            return
+        found = seen.look(place.store, scenario.volatile)
+        states = []
+        if found == self._rehearsal.before:
+            states.append("before")
+        if found == self._rehearsal.after:
+            states.append("after")
+        if scenario.outside:
+            states = self._outside(states)
+        if not states:
+            ways = [(s, one) for s, one in (("before", self._rehearsal.before), ("after", self._rehearsal.after)) if one]
+            told = [f"{name} in {one.differs(found)}" if found else f"{name}: no store" for name, one in ways]
+            self._wrong(f"neither before nor after: differs from {'; from '.join(told)}")
+            return
+        self.state += f", {'/'.join(states)}"
+        if self._ended == 0 and "after" not in states:
+            self._wrong("exit code 0, but nothing was done")
+        elif self._ended and "before" not in states:
+            self._wrong(f"exit code {self._ended}, but the change was made")
+        if found is not None:
+            self._wrong("; ".join(seen.problems(place.store)))
+
+    def _outside(self, states: list[str]) -> list[str]:
+        found = _files(self._place.out)
+        # A killed command cannot take its temporary file away, which lies beside the target.
+        left = {name for name in found if name.startswith(".")}
+        if left and self._ended is not None:
+            self._wrong(f"left in {{out}}: {sorted(left)}")
+        found = {name: sum_ for name, sum_ in found.items() if name not in left}
+        ways = {"before": self._rehearsal.out_before, "after": self._rehearsal.out_after}
+        return [name for name, files in ways.items() if files == found] if states else []
+
+    def _again(self) -> None:
+        """The command succeeds when repeated, and nothing is left over in the end."""
+        scenario, place = self._scenario, self._place
+        if not (scenario.once and self.state.endswith("after")):
+            ran = self._repeat()
+            if ran.code != 0:
+                self._wrong(f"repeated, it ends with {ran.code}: {ran.err.decode(errors='replace')}")
+                return
+        seen.age(place.store)
+        seen.collect(place.store)
+        found = seen.look(place.store, scenario.volatile)
+        if found is None or found != self._rehearsal.after:
+            told = "no store" if found is None or self._rehearsal.after is None else found.differs(self._rehearsal.after)
+            self._wrong(f"repeated, it leads elsewhere: {told}")
+        if scenario.outside and "after" not in self._outside(["after"]):
+            self._wrong("repeated, it writes something else")
+        self._wrong("; ".join(seen.leaks(place.store)))
+        self._wrong(seen.weigh(place.store).exceeds(self._rehearsal.weight))
+        self._wrong("; ".join(seen.problems(place.store)))
+
+    def _repeat(self) -> Run:
+        argv = [*CASSTORE, "--store", str(self._place.store), *self._place.filled(self._scenario.argv)]
+        stdin = None if self._scenario.stdin is None else _pipe(self._place.inputs / self._scenario.stdin)
+        try:
+            done = subprocess.run(
+                argv, env=ENVIRONMENT, stdin=subprocess.DEVNULL if stdin is None else stdin, capture_output=True,
+                check=False, timeout=120,
+            )  # fmt: skip
+        finally:
+            if stdin is not None:
+                os.close(stdin)
+        return Run(done.returncode, done.stdout, done.stderr)
+
+
+def _files(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
