@@ -13,13 +13,6 @@ AVERAGE = 16 << 10
 FEED = 4 << 20
 
 
-@pytest.fixture(scope="module", autouse=True)
-def engine():
-    """On a CPU without SHA instructions hashlib does the work: another measurement, and not to be taken for this one."""
-    if hashing.ENGINE not in ("sha-ni", "armv8"):
-        pytest.skip(f"the engine is {hashing.ENGINE}: this CPU has no SHA instructions")
-
-
 @pytest.fixture(scope="module")
 def spans(content):
     """Chunks of 16 KiB over one feed, as ingest hands them over."""

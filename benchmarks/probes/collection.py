@@ -1,0 +1,87 @@
+"""gc on a store of which only the catalog is there: probes/collection.py STORE SHARE → one JSON object.
+
+Untags that share of the images (chosen at random), then does what `casstore gc` does as far as the catalog goes: plans,
+collects, and plans what to rewrite, for which the live bytes of every pack that lost a layer are measured. Rewriting
+itself needs packs and is left out."""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import casstore
+from casstore.store import collector, names, protocol
+from casstore.upkeep import gc, records, repack
+
+Held = list[tuple[str, float]]
+
+
+def peak() -> int:
+    """Most memory that this process has had so far (bytes)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+def percentile(values: list[float], share: float) -> float:
+    """0 where there is no value."""
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))] if values else 0.0
+
+
+def holds(held: Held) -> dict[str, dict[str, float]]:
+    """For each kind of transaction, and for all: how long (ms) it held the write lock."""
+    kinds: dict[str, list[float]] = {"all": [seconds * 1e3 for _, seconds in held]}
+    for name, seconds in held:
+        kinds.setdefault(name, []).append(seconds * 1e3)
+    return {
+        name: {
+            "count": len(values),
+            "median": statistics.median(values) if values else 0.0,
+            "p99": percentile(values, 0.99),
+            "max": max(values, default=0.0),
+        }
+        for name, values in kinds.items()
+    }
+
+
+def main(root: Path, share: float) -> dict[str, Any]:
+    result: dict[str, Any] = {"peak before": peak()}
+    with casstore.open(root, create=False) as store:
+        volume = store.volume
+        with volume.catalog.read() as tx:
+            tags = [(tag.repository, tag.tag) for tag in names.tags(tx)]
+        going = random.Random(1).sample(tags, max(1, round(len(tags) * share)))
+        protocol.untag(volume.catalog, going)
+        result["images deleted"] = len(going)
+
+        def timed(name: str, work: Callable[[], Any]) -> Any:
+            began = time.perf_counter()
+            made = work()
+            result[name] = time.perf_counter() - began
+            return made
+
+        held: Held = []
+        plan = timed("plan", lambda: gc.make_plan(volume, 0.0))
+        result["planned"] = {"blobs": len(plan.garbage.blobs), "objects": len(plan.garbage.objects)}
+        result["peak after plan"] = peak()
+        volume.catalog.on_write = lambda name, seconds: held.append((name, seconds))
+        done = timed("collect", lambda: collector.collect(volume.catalog, volume.objects, grace=0.0))
+        result["collected"] = {"blobs": done.blobs_purged, "objects": done.objects_deleted}
+        with volume.catalog.read() as tx:
+            result["packs to measure"] = int(tx.value("SELECT count(*) FROM object WHERE kind = 'data' AND dirty > 0"))
+        worn, fine = timed("plan rewriting", lambda: repack.plan(volume))
+        result["packs to rewrite"] = len(worn)
+        timed("note measured", lambda: collector.gc_clean(volume.catalog, fine))
+        timed("plan merging", lambda: (records.metadata_groups(volume), records.segment_plan(volume)))
+        result["holds"] = holds(held)
+    result["peak"] = peak()
+    return result
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]), float(sys.argv[2]))))
