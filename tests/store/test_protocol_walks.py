@@ -292,7 +292,7 @@ def expect(toy: Toy, info: BlobInfo, data: object) -> None:
 ACTORS = [writer, writer, packer, packer, repacker, metadata_merger, merger, leased_reader, unleased_reader, tagger]
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(24))
 def test_any_order(seed: int, toy: Toy) -> None:
     rng = random.Random(seed)
     collecting = gc(toy, rng)
