@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from ..digest import Digest
 from ..errors import Damaged
-from . import protocol, rules
+from . import rows, rules
 from .catalog import Catalog, Tx, WriteTx
 from .objects import Objects
 
@@ -65,7 +65,7 @@ def lease_expire(catalog: Catalog) -> list[int]:
     with catalog.write("lease_expire") as tx:
         ids = [int(row[0]) for row in tx.rows("SELECT id FROM lease WHERE expires < ?", (tx.now(),))]
         for one in ids:
-            protocol.end_lease(tx, one)
+            rows.end_lease(tx, one)
     return ids
 
 

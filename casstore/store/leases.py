@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from types import TracebackType
 from typing import Self
 
@@ -30,8 +29,11 @@ class Lease:
         self._lost = False
         self._ended = threading.Event()
         self.id = protocol.lease_open(catalog, purpose, ttl)
-        self._renewed = time.monotonic()
-        objects.make_staging(self.id)
+        try:
+            objects.make_staging(self.id)
+        except CasstoreError:
+            protocol.lease_close(catalog, self.id)
+            raise
         self._thread = threading.Thread(target=self._renew, name=f"lease {self.id}", daemon=True)
         self._thread.start()
 
@@ -39,7 +41,6 @@ class Lease:
         while not self._ended.wait(self._ttl / 3 if not self._lost else None):
             try:
                 protocol.lease_renew(self._catalog, self.id, self._ttl)
-                self._renewed = time.monotonic()
             except LeaseLost:
                 self._lost = True
             except CasstoreError:
@@ -49,9 +50,7 @@ class Lease:
     def check(self) -> None:
         """Raise LeaseLost once the lease has ended: no use in going on, the commit would be refused."""
         if self._lost:
-            raise LeaseLost(
-                "the lease of this command has ended; nothing was changed", what=f"lease {self.id}"
-            )
+            raise LeaseLost("the lease of this command has ended; nothing was changed", what=f"lease {self.id}")
 
     def close(self) -> None:
         """End the lease and remove its staging folder. Twice is fine."""

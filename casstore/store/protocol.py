@@ -9,29 +9,17 @@ LeaseLost where the lease's row is gone, and has then changed nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from ..digest import Digest
-from ..errors import LeaseLost, NotFound, UsageError
+from ..errors import NotFound
 from ..model import BlobInfo, ImageRow, NewBlob, Place, TagRow
-from . import query, rules
+from . import query, rows, rules
 from .catalog import Catalog, Tx, WriteTx
 from .objects import check_key
-
-
-class NewObject(NamedTuple):
-    """A published object as its commit describes it: bytes of its file, uncompressed bytes of its chunks and
-    whether they are packed as hard as they will be (data packs), keys of the packs that it has entries of
-    (index segments)."""
-
-    key: str
-    size: int
-    chunk_bytes: int = 0
-    packs: tuple[str, ...] = ()
-    deep: bool = False
-
+from .rows import NewObject as NewObject  # what callers of commit make
 
 # -- leases
 
@@ -48,30 +36,14 @@ def lease_open(catalog: Catalog, purpose: str, ttl: float) -> int:
 def lease_renew(catalog: Catalog, lease: int, ttl: float) -> None:
     """Let the lease last `ttl` seconds from now."""
     with catalog.write("lease_renew") as tx:
-        opened_gen(tx, lease)
+        rows.opened_gen(tx, lease)
         tx.run("UPDATE lease SET expires = ? WHERE id = ?", (tx.now() + ttl, lease))
 
 
 def lease_close(catalog: Catalog, lease: int) -> None:
     """End a lease; ended already is fine. Remove its staging folder after this."""
     with catalog.write("lease_close") as tx:
-        end_lease(tx, lease)
-
-
-def end_lease(tx: WriteTx, lease: int) -> None:
-    """Delete a lease's row and all that it names: from here on nothing is granted on it."""
-    tx.run("DELETE FROM named_blob WHERE lease = ?", (lease,))
-    tx.run("DELETE FROM named_object WHERE lease = ?", (lease,))
-    tx.run("DELETE FROM lease WHERE id = ?", (lease,))
-
-
-def opened_gen(tx: Tx, lease: int) -> int:
-    """The lease's place in the order. Rule 1: an expired lease whose row is there still counts; without row,
-    nothing."""
-    gen = tx.value("SELECT opened_gen FROM lease WHERE id = ?", (lease,))
-    if gen is None:
-        raise LeaseLost("the lease of this command has ended; nothing was changed", what=f"lease {lease}")
-    return int(gen)
+        rows.end_lease(tx, lease)
 
 
 # -- naming
@@ -82,11 +54,11 @@ def name_blobs(catalog: Catalog, lease: int, digests: Iterable[Digest]) -> set[D
     may drop its bytes (rule 2). All others are missing, whatever rows there may be."""
     present = set()
     with catalog.write("name_blobs") as tx:
-        opened = opened_gen(tx, lease)
+        opened = rows.opened_gen(tx, lease)
         for digest in dict.fromkeys(digests):
             row = tx.row("SELECT id, state, retired_gen, damaged FROM blob WHERE digest = ?", (digest.raw,))
             if row is not None and not row[3] and rules.seen(row[1], row[2], opened):
-                tx.run("INSERT OR IGNORE INTO named_blob (lease, blob) VALUES (?, ?)", (lease, row[0]))
+                rows.name_blob(tx, lease, row[0])
                 present.add(digest)
     return present
 
@@ -96,17 +68,13 @@ def name_objects(catalog: Catalog, lease: int, keys: Iterable[str]) -> set[str]:
     does."""
     present = set()
     with catalog.write("name_objects") as tx:
-        opened = opened_gen(tx, lease)
+        opened = rows.opened_gen(tx, lease)
         for key in dict.fromkeys(keys):
             row = tx.row("SELECT id, state, retired_gen, damaged FROM object WHERE key = ?", (key,))
             if row is not None and not row[3] and rules.seen(row[1], row[2], opened):
-                name_object(tx, lease, row[0])
+                rows.name_object(tx, lease, row[0])
                 present.add(key)
     return present
-
-
-def name_object(tx: WriteTx, lease: int, object_id: int) -> None:
-    tx.run("INSERT OR IGNORE INTO named_object (lease, object) VALUES (?, ?)", (lease, object_id))
 
 
 # -- writing
@@ -115,7 +83,7 @@ def name_object(tx: WriteTx, lease: int, object_id: int) -> None:
 def put_begin(catalog: Catalog, lease: int, objects: Iterable[tuple[str, str]]) -> None:
     """Reserve objects, given as (key, kind), before their first byte: pending rows under the lease."""
     with catalog.write("put_begin") as tx:
-        opened_gen(tx, lease)
+        rows.opened_gen(tx, lease)
         for key, kind in objects:
             tx.run(
                 "INSERT INTO object (key, kind, state, lease) VALUES (?, ?, 'pending', ?)",
@@ -152,7 +120,7 @@ class Commit:
     def __init__(self, tx: WriteTx, lease: int, objects: Sequence[NewObject]) -> None:
         self.tx = tx
         self.lease = lease
-        self.opened = opened_gen(tx, lease)
+        self.opened = rows.opened_gen(tx, lease)
         self.now = tx.now()
         self.described = {one.key: one for one in objects}
         self.woken: set[int] = set()
@@ -172,19 +140,16 @@ class Commit:
         for blob in blobs:
             for child in blob.children:
                 tx.run(
-                    "INSERT OR IGNORE INTO child (parent, child) VALUES (?, ?)",
+                    "INSERT INTO child (parent, child) VALUES (?, ?) ON CONFLICT DO NOTHING",
                     (self.ids[blob.digest], self.require(child, f"child of {blob.digest}")),
                 )
             # No tag yet: the lease is what keeps it.
-            tx.run(
-                "INSERT OR IGNORE INTO named_blob (lease, blob) VALUES (?, ?)",
-                (self.lease, self.ids[blob.digest]),
-            )
+            rows.name_blob(tx, self.lease, self.ids[blob.digest])
         for image in images:
             _put_image(tx, self.require(image.manifest, "image"), image)
         for digest, name in pins:
             self.wake_seen(digest)
-            tx.run("INSERT OR IGNORE INTO pin (digest, name) VALUES (?, ?)", (digest.raw, name))
+            tx.run("INSERT INTO pin (digest, name) VALUES (?, ?) ON CONFLICT DO NOTHING", (digest.raw, name))
         for repository, tag_, target in tags:
             _put_tag(tx, repository, tag_, self.require(target, f"{repository}:{tag_}"), self.now, keep)
         return kept
@@ -197,7 +162,7 @@ class Commit:
             self.ids[blob.digest] = row[0]
             return False
         edges = self.edges(blob.place)
-        columns = blob_columns(blob, edges[0][0]) | {
+        columns = rows.blob_columns(blob, edges[0][0]) | {
             "state": "live",
             "created": self.now,
             "last_read": self.now,
@@ -213,11 +178,11 @@ class Commit:
             # edges of its former life go; where it was retired, so do its children, which may be retired too
             # (rule 3).
             blob_id = row[0]
-            drop_edges(tx, blob_id)
+            rows.drop_edges(tx, blob_id)
             if row[1] != "live":
                 tx.run("DELETE FROM child WHERE parent = ?", (blob_id,))
-            update_blob(tx, blob_id, columns | {"retired_gen": None})
-        put_edges(tx, blob_id, edges)
+            rows.update_blob(tx, blob_id, columns | {"retired_gen": None})
+        rows.put_edges(tx, blob_id, edges)
         self.ids[blob.digest] = blob_id
         return True
 
@@ -229,7 +194,7 @@ class Commit:
 
     def wake_object(self, key: str) -> int:
         """Make an object that we use live. Rule 14: of all that we wrote, only what is used becomes live."""
-        object_id = use_object(self.tx, self.lease, self.opened, key, self.described.get(key))
+        object_id = rows.use_object(self.tx, self.lease, self.opened, key, self.described.get(key))
         self.woken.add(object_id)
         return object_id
 
@@ -238,10 +203,10 @@ class Commit:
         for one in self.described.values():
             if not one.packs:
                 continue
-            covered = pack_ids(self.tx, one.packs)
+            covered = rows.pack_ids(self.tx, one.packs)
             if not self.woken.isdisjoint(covered):
-                segment = use_object(self.tx, self.lease, self.opened, one.key, one)
-                put_covers(self.tx, segment, covered)
+                segment = rows.use_object(self.tx, self.lease, self.opened, one.key, one)
+                rows.put_covers(self.tx, segment, covered)
 
     def require(self, digest: Digest, why: str) -> int:
         """The id of a blob that is live now, or is retired but present under our lease and revived."""
@@ -257,131 +222,34 @@ class Commit:
             if row is None or not rules.seen(row[1], row[2], self.opened):
                 return None
             if row[1] != "live":
-                revive(self.tx, row[0])
+                rows.revive(self.tx, row[0])
             found = self.ids[digest] = int(row[0])
         return found
 
 
-def blob_columns(blob: NewBlob, loc: int) -> dict[str, Any]:
-    """The columns of a blob's row that its place and content decide; `loc` is the id of its own object."""
-    return {
-        "size": blob.size,
-        "loc_state": blob.place.state,
-        "loc": loc,
-        "loc_frame": blob.place.frame,
-        "loc_offset": blob.place.offset,
-        "loc_length": blob.place.length,
-        "encoding": blob.encoding,
-        "media_type": blob.media_type,
-        "diffid": None if blob.diffid is None else blob.diffid.raw,
-        "content_size": blob.content_size,
-        "files_size": blob.files_size,
-        "spot": blob.spot,
-        "damaged": 0,
-        "pack_refused": None,
-    }
-
-
-def update_blob(tx: WriteTx, blob_id: int, columns: dict[str, Any]) -> None:
-    tx.run(
-        f"UPDATE blob SET {', '.join(f'{name} = ?' for name in columns)} WHERE id = ?",
-        [*columns.values(), blob_id],
-    )
-
-
-def revive(tx: WriteTx, blob_id: int) -> None:
-    """Retired → live, inside a commit. Rule 5: with all that it depends on, its objects and its children's
-    closure."""
-    todo = [blob_id]
-    while todo:
-        current = todo.pop()
-        tx.run("UPDATE blob SET state = 'live', retired_gen = NULL WHERE id = ?", (current,))
-        tx.run(
-            "UPDATE object SET state = 'live', retired_gen = NULL"
-            " WHERE state = 'retired' AND id IN (SELECT object FROM place WHERE blob = ?)",
-            (current,),
-        )
-        todo += [
-            row[0]
-            for row in tx.rows(
-                "SELECT c.child FROM child c JOIN blob b ON b.id = c.child"
-                " WHERE c.parent = ? AND b.state = 'retired'",
-                (current,),
-            )
-        ]
-
-
-def use_object(tx: WriteTx, lease: int, opened: int, key: str, described: NewObject | None) -> int:
-    """Make an object live for a blob that is about to depend on it; returns its id.
-
-    Ours and pending, live, or retired but seen: else it cannot be relied on (LeaseLost).
-    """
-    row = tx.row("SELECT id, state, retired_gen, lease FROM object WHERE key = ?", (key,))
-    if row is None or not ((row[1] == "pending" and row[3] == lease) or rules.seen(row[1], row[2], opened)):
-        raise LeaseLost("an object that this command relies on is gone; nothing was changed", what=key)
-    if row[1] == "pending":
-        if described is None:
-            raise UsageError("the commit does not describe this object", what=key)
-        tx.run(
-            "UPDATE object SET state = 'live', size = ?, chunk_bytes = ?, deep = ? WHERE id = ?",
-            (described.size, described.chunk_bytes, int(described.deep), row[0]),
-        )
-    elif row[1] == "retired":
-        tx.run("UPDATE object SET state = 'live', retired_gen = NULL WHERE id = ?", (row[0],))
-    return int(row[0])
-
-
-def put_edges(tx: WriteTx, blob_id: int, edges: Iterable[tuple[int, bytes]]) -> None:
-    tx.many(
-        "INSERT INTO place (blob, object, used) VALUES (?, ?, ?)",
-        ((blob_id, obj, used) for obj, used in edges),
-    )
-
-
-def drop_edges(tx: WriteTx, blob_id: int) -> None:
-    """Remove a blob's edges; its objects are dirty then: their live bytes want measuring."""
-    tx.run(
-        "UPDATE object SET dirty = dirty + 1 WHERE id IN (SELECT object FROM place WHERE blob = ?)",
-        (blob_id,),
-    )
-    tx.run("DELETE FROM place WHERE blob = ?", (blob_id,))
-
-
-def pack_ids(tx: Tx, keys: Iterable[str]) -> set[int]:
-    """Ids of the objects of these keys that have a row."""
-    found = (tx.value("SELECT id FROM object WHERE key = ?", (key,)) for key in keys)
-    return {int(one) for one in found if one is not None}
-
-
-def put_covers(tx: WriteTx, segment: int, packs: Iterable[int]) -> None:
-    tx.many("INSERT OR IGNORE INTO covers (segment, pack) VALUES (?, ?)", ((segment, pack) for pack in packs))
-
-
 def _put_image(tx: WriteTx, manifest: int, image: ImageRow) -> None:
+    columns = {
+        "manifest": manifest,
+        "config": image.config.raw,
+        "created": image.created,
+        "size": image.size,
+        "os": image.os,
+        "architecture": image.architecture,
+        "variant": image.variant,
+        "labels": msgspec.json.encode(image.labels).decode(),
+        "parent": image.parent,
+    }
+    tx.run("DELETE FROM image WHERE manifest = ?", (manifest,))
     tx.run(
-        "INSERT OR REPLACE INTO image"
-        " (manifest, config, created, size, os, architecture, variant, labels, parent)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            manifest,
-            image.config.raw,
-            image.created,
-            image.size,
-            image.os,
-            image.architecture,
-            image.variant,
-            msgspec.json.encode(image.labels).decode(),
-            image.parent,
-        ),
+        f"INSERT INTO image ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",
+        list(columns.values()),
     )
 
 
 # -- tags and pins
 
 
-def tag(
-    catalog: Catalog, repository: str, tag_: str, target: Digest, *, keep: str | None = None
-) -> Digest | None:
+def tag(catalog: Catalog, repository: str, tag_: str, target: Digest, *, keep: str | None = None) -> Digest | None:
     """Point repository:tag at a blob that is live (NotFound otherwise, rule 3); returns what it pointed at
     before.
 
@@ -395,12 +263,10 @@ def tag(
         return _put_tag(tx, repository, tag_, row[0], tx.now(), keep)
 
 
-def _put_tag(
-    tx: WriteTx, repository: str, tag_: str, target: int, now: float, keep: str | None
-) -> Digest | None:
+def _put_tag(tx: WriteTx, repository: str, tag_: str, target: int, now: float, keep: str | None) -> Digest | None:
     former = _take_tag(tx, repository, tag_, now, unless=target)
     tx.run(
-        "INSERT OR IGNORE INTO tag (repository, tag, target, created) VALUES (?, ?, ?, ?)",
+        "INSERT INTO tag (repository, tag, target, created) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (repository, tag_, target, now),
     )
     if keep is not None:
@@ -410,19 +276,16 @@ def _put_tag(
         )
         if former is not None:
             tx.run(
-                "INSERT OR IGNORE INTO pin (digest, name) SELECT b.digest, ? FROM blob b"
-                " WHERE b.digest = ? AND NOT EXISTS (SELECT 1 FROM tag t WHERE t.target = b.id)",
+                "INSERT INTO pin (digest, name) SELECT b.digest, ? FROM blob b WHERE b.digest = ?"
+                " AND NOT EXISTS (SELECT 1 FROM tag t WHERE t.target = b.id) ON CONFLICT DO NOTHING",
                 (keep, former.raw),
             )
     return former
 
 
-def _take_tag(
-    tx: WriteTx, repository: str, tag_: str, now: float, unless: int | None = None
-) -> Digest | None:
+def _take_tag(tx: WriteTx, repository: str, tag_: str, now: float, unless: int | None = None) -> Digest | None:
     row = tx.row(
-        "SELECT b.digest, b.id FROM tag t JOIN blob b ON b.id = t.target"
-        " WHERE t.repository = ? AND t.tag = ?",
+        "SELECT b.digest, b.id FROM tag t JOIN blob b ON b.id = t.target WHERE t.repository = ? AND t.tag = ?",
         (repository, tag_),
     )
     if row is None or row[1] == unless:
@@ -457,7 +320,7 @@ def pin(catalog: Catalog, digest: Digest, name: str) -> bool:
     A retired blob is not here: a pin does not bring it back, and does not stop its purge.
     """
     with catalog.write("pin") as tx:
-        tx.run("INSERT OR IGNORE INTO pin (digest, name) VALUES (?, ?)", (digest.raw, name))
+        tx.run("INSERT INTO pin (digest, name) VALUES (?, ?) ON CONFLICT DO NOTHING", (digest.raw, name))
         return bool(tx.value("SELECT state FROM blob WHERE digest = ?", (digest.raw,)) == "live")
 
 
@@ -475,8 +338,7 @@ def unpin(catalog: Catalog, digest: Digest, name: str | None = None) -> bool:
 def live_segments(tx: Tx) -> list[str]:
     """Keys of the live index segments, newest first."""
     return [
-        row[0]
-        for row in tx.rows("SELECT key FROM object WHERE kind = 'index' AND state = 'live' ORDER BY id DESC")
+        row[0] for row in tx.rows("SELECT key FROM object WHERE kind = 'index' AND state = 'live' ORDER BY id DESC")
     ]
 
 
@@ -492,15 +354,12 @@ def read_open(catalog: Catalog, lease: int, digests: Iterable[Digest]) -> Opened
     """Name blobs for reading; those that are not live are left out. Places and segments are of the same
     moment: files retired later stay, because the lease is older."""
     with catalog.write("read_open") as tx:
-        opened_gen(tx, lease)
+        rows.opened_gen(tx, lease)
         found = {}
         for digest in dict.fromkeys(digests):
             info = query.find_blob(tx, digest)
             if info is not None:
-                tx.run(
-                    "INSERT OR IGNORE INTO named_blob (lease, blob) SELECT ?, id FROM blob WHERE digest = ?",
-                    (lease, digest.raw),
-                )
+                rows.name_blob(tx, lease, tx.value("SELECT id FROM blob WHERE digest = ?", (digest.raw,)))
                 found[digest] = info
         return Opened(found, live_segments(tx))
 

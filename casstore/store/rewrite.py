@@ -11,21 +11,10 @@ import numpy as np
 from ..digest import Digest
 from ..errors import Conflict
 from ..model import U32, BlobInfo, NewBlob, Used
-from . import query, rules
+from . import query, rows, rules
 from .catalog import Catalog, Tx, WriteTx
-from .protocol import (
-    Commit,
-    NewObject,
-    blob_columns,
-    drop_edges,
-    name_object,
-    opened_gen,
-    pack_ids,
-    put_covers,
-    put_edges,
-    update_blob,
-    use_object,
-)
+from .protocol import Commit
+from .rows import NewObject
 
 
 class Move(NamedTuple):
@@ -43,21 +32,19 @@ class Move(NamedTuple):
 def pack_begin(catalog: Catalog, lease: int, digest: Digest) -> BlobInfo | None:
     """Name a live, loose blob and its file for packing; None where it is not (any more) both."""
     with catalog.write("pack_begin") as tx:
-        opened_gen(tx, lease)
+        rows.opened_gen(tx, lease)
         row = tx.row(
             "SELECT id, loc FROM blob WHERE digest = ? AND state = 'live' AND loc_state = 'loose'",
             (digest.raw,),
         )
         if row is None:
             return None
-        tx.run("INSERT OR IGNORE INTO named_blob (lease, blob) VALUES (?, ?)", (lease, row[0]))
-        name_object(tx, lease, row[1])
+        rows.name_blob(tx, lease, row[0])
+        rows.name_object(tx, lease, row[1])
         return query.find_blob(tx, digest)
 
 
-def pack_commit(
-    catalog: Catalog, lease: int, loose: str, blob: NewBlob, objects: Sequence[NewObject]
-) -> bool:
+def pack_commit(catalog: Catalog, lease: int, loose: str, blob: NewBlob, objects: Sequence[NewObject]) -> bool:
     """Replace a blob's loose file (key `loose`) by the place in `blob`, which was replayed and compared.
 
     False, and nothing changed, where the blob is no longer live at that file: somebody else packed, healed or
@@ -75,11 +62,11 @@ def pack_commit(
         blob_id, loose_id = row
         edges = work.edges(blob.place)
         work.wake_segments()
-        drop_edges(tx, blob_id)
-        columns = blob_columns(blob, edges[0][0])
+        rows.drop_edges(tx, blob_id)
+        columns = rows.blob_columns(blob, edges[0][0])
         del columns["media_type"]
-        update_blob(tx, blob_id, columns)
-        put_edges(tx, blob_id, edges)
+        rows.update_blob(tx, blob_id, columns)
+        rows.put_edges(tx, blob_id, edges)
         tx.run("DELETE FROM named_object WHERE lease = ? AND object = ?", (lease, loose_id))
         tx.run(
             "UPDATE object SET state = 'retired', retired_gen = ? WHERE id = ? AND state = 'live'",
@@ -97,13 +84,13 @@ def pack_refuse(catalog: Catalog, digest: Digest, reason: str) -> None:
 def repack_commit(catalog: Catalog, lease: int, objects: Sequence[NewObject]) -> None:
     """Make rewritten packs and the segments over them live and named, before any edge moves to them."""
     with catalog.write("repack_commit") as tx:
-        opened = opened_gen(tx, lease)
+        opened = rows.opened_gen(tx, lease)
         for one in objects:
-            object_id = use_object(tx, lease, opened, one.key, one)
-            name_object(tx, lease, object_id)
+            object_id = rows.use_object(tx, lease, opened, one.key, one)
+            rows.name_object(tx, lease, object_id)
             # No edge yet: whatever becomes of the moves, the next gc looks at it.
             tx.run("UPDATE object SET dirty = dirty + 1 WHERE id = ?", (object_id,))
-            put_covers(tx, object_id, pack_ids(tx, one.packs))
+            rows.put_covers(tx, object_id, rows.pack_ids(tx, one.packs))
 
 
 def repack_move(catalog: Catalog, lease: int, moves: Iterable[Move]) -> set[Digest]:
@@ -115,21 +102,17 @@ def repack_move(catalog: Catalog, lease: int, moves: Iterable[Move]) -> set[Dige
     """
     moved = set()
     with catalog.write("repack_move") as tx:
-        opened = opened_gen(tx, lease)
+        opened = rows.opened_gen(tx, lease)
         for move in moves:
             row = tx.row(
                 "SELECT b.id, o.id, b.loc = o.id, e.used FROM blob b JOIN place e ON e.blob = b.id"
                 " JOIN object o ON o.id = e.object WHERE b.digest = ? AND b.state = 'live' AND o.key = ?",
                 (move.digest.raw, move.old),
             )
-            if (
-                row is None
-                or not needs_just(row[3], move.expected)
-                or bool(row[2]) != (move.record is not None)
-            ):
+            if row is None or not needs_just(row[3], move.expected) or bool(row[2]) != (move.record is not None):
                 continue
             blob_id, old_id = row[0], row[1]
-            targets = [(use_object(tx, lease, opened, use.key, None), use.intervals) for use in move.to]
+            targets = [(rows.use_object(tx, lease, opened, use.key, None), use.intervals) for use in move.to]
             tx.run("DELETE FROM place WHERE blob = ? AND object = ?", (blob_id, old_id))
             tx.run("UPDATE object SET dirty = dirty + 1 WHERE id = ?", (old_id,))
             for object_id, intervals in targets:
@@ -152,7 +135,7 @@ def add_edge(tx: WriteTx, blob_id: int, object_id: int, intervals: U32) -> None:
     """An edge more, joined with the one that the blob may have to this object already."""
     used = tx.value("SELECT used FROM place WHERE blob = ? AND object = ?", (blob_id, object_id))
     if used is None:
-        put_edges(tx, blob_id, [(object_id, query.pack_intervals(intervals))])
+        rows.put_edges(tx, blob_id, [(object_id, query.pack_intervals(intervals))])
     else:
         both = query.merge_intervals(np.concatenate([query.unpack_intervals(used), intervals]))
         tx.run(
@@ -168,12 +151,12 @@ def merge_commit(catalog: Catalog, lease: int, replaced: Sequence[str], merged: 
     9: the merged segment must cover every pack that they cover, except those gone or deleting (Conflict).
     """
     with catalog.write("merge_commit") as tx:
-        opened = opened_gen(tx, lease)
+        opened = rows.opened_gen(tx, lease)
         old = still_live(tx, replaced)
         if old is None:
             return False
-        segment = use_object(tx, lease, opened, merged.key, merged)
-        put_covers(tx, segment, pack_ids(tx, merged.packs))
+        segment = rows.use_object(tx, lease, opened, merged.key, merged)
+        rows.put_covers(tx, segment, rows.pack_ids(tx, merged.packs))
         gen = rules.next_gen(tx)
         for one in old:
             lost = tx.value(

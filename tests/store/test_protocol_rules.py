@@ -17,7 +17,7 @@ from conftest import Made, Toy, digest_of, names_of, spans
 
 from casstore.errors import CasstoreError, Conflict, LeaseLost, NotFound
 from casstore.model import Used
-from casstore.store import collector, protocol, query, rewrite, rules
+from casstore.store import collector, protocol, query, rewrite, rows, rules
 from casstore.store import objects as objects_module
 from casstore.store.catalog import Catalog, Tx, WriteTx
 from casstore.store.index import encode_segment
@@ -146,7 +146,7 @@ def without_closure(patch: pytest.MonkeyPatch) -> None:
     def revive(tx: WriteTx, blob_id: int) -> None:
         tx.run("UPDATE blob SET state = 'live', retired_gen = NULL WHERE id = ?", (blob_id,))
 
-    patch.setattr(protocol, "revive", revive)
+    patch.setattr(rows, "revive", revive)
 
 
 # 6. Objects go by key: under a digest a younger copy may stand.
@@ -255,8 +255,8 @@ def merged_while_retired(toy: Toy) -> list[str]:
     toy.retire_objects()
     assert toy.state(pack) == "retired"
     with toy.catalog.read() as tx:
-        rows = tx.rows(f"SELECT o.key FROM covers v JOIN object o ON o.id = v.pack WHERE {rules.PACK_IS_GONE}")
-    merged = toy.merge(merger, [s, t], drop=[row[0] for row in rows])
+        gone = tx.rows(f"SELECT o.key FROM covers v JOIN object o ON o.id = v.pack WHERE {rules.PACK_IS_GONE}")
+    merged = toy.merge(merger, [s, t], drop=[row[0] for row in gone])
     assert rewrite.merge_commit(toy.catalog, merger, [s, t], merged)
     assert protocol.name_blobs(toy.catalog, writer, [manifest])
     protocol.commit(toy.catalog, writer, [], tags=[("r", "again", manifest)])
@@ -282,8 +282,8 @@ def merged_beside_a_writer(toy: Toy) -> list[str]:
 
 def without_compare_and_set(patch: pytest.MonkeyPatch) -> None:
     def all_live(tx: Tx, segments: Any) -> list[int]:
-        rows = tx.rows("SELECT id FROM object WHERE kind = 'index' AND state = 'live'")
-        return [row[0] for row in rows]
+        found = tx.rows("SELECT id FROM object WHERE kind = 'index' AND state = 'live'")
+        return [row[0] for row in found]
 
     patch.setattr(rewrite, "still_live", all_live)
     patch.setattr(rules, "PACK_IS_GONE", "1 = 1")  # the second line of defence
