@@ -365,17 +365,24 @@ class PackCache:
                 else:
                     mine[number] = self._frames[key, number] = Future()
         try:
-            bases = {base for number in mine if (base := pack.base(number)) is not None and base not in mine}
-            prefixes = self.frames(key, bases) if bases else {}
+            bases = {number: base for number in mine if (base := pack.base(number)) is not None}
             stored = pack.stored(mine)
-            for number in sorted(mine, key=lambda n: pack.base(n) is not None):
-                base = pack.base(number)
-                prefix = None if base is None else (result.get(base) or prefixes.get(base))
+
+            def decode(number: int, prefix: bytes | None) -> None:
                 result[number] = raw = pack.decode(number, stored[number], prefix)
                 mine[number].set_result(raw)
                 with self._lock:
                     self._bytes += len(raw)
                     self.decoded_bytes += len(raw)
+
+            # What leans on nothing first, and without waiting for anybody: others may wait for it whose own frames
+            # are the bases that are waited for next.
+            for number in mine.keys() - bases.keys():
+                decode(number, None)
+            foreign = set(bases.values()) - mine.keys()
+            prefixes = self.frames(key, foreign) if foreign else {}
+            for number, base in bases.items():
+                decode(number, prefixes[base] if base in foreign else result[base])
         except BaseException as error:
             with self._lock:
                 for number, future in mine.items():
