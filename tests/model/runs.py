@@ -161,7 +161,7 @@ LARGE = [
     "start=packed rebuilder writer:BX:packed decay:S0 tagger",
     "start=loose packer pipe:BX:loose decay:L0 tagger",
     "start=two repacker writer:BX:packed decay:P0 tagger limit=10000000",
-    "start=packed writer:BX:packed pipe:BX:packed:2 decay:P0M0 tagger limit=10000000",
+    "start=packed writer:BX:packed pipe:BX:packed:2 decay:P0M0 tagger",
     "start=packed pipe:CY:packed backup tagger",
     "start=packed merger repacker backup late rebuilder cat",
     "start=packed backup tagger late pipe:BX:packed reader cat",
