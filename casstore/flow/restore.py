@@ -1,6 +1,6 @@
 """The line out: a blob's place → exact bytes, whole or a range.
 
-    catalog row → recipe → chunk addresses → frames (coalesced, cached) → weave → digest → caller
+    catalog row → recipe → the packs' tables → frames (coalesced, cached) → weave → digest → caller
 
 The output is made window by window; windows are independent, so a pool makes several ahead while the caller hashes and
 writes. Whole blobs are checked by their digest, ranges by the digests of the chunks that they touch.
@@ -11,20 +11,18 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
 from ..digest import Digest
-from ..errors import CasstoreError, Damaged
+from ..errors import CasstoreError, Damaged, NotFound
 from ..format import recipe as recipe_format
-from ..kernels import hashing, spans
-from ..model import FRAME_BITS, MAX_FRAME, U8, U32, U64, BlobInfo, ChunkList, Mask, Used
+from ..kernels import hashing, spans, table
+from ..model import FRAME_BITS, MAX_FRAME, U8, U32, U64, BlobInfo, ChunkList, Used
 from ..store import protocol
-from ..store.index import Accept, IndexSet
-from ..store.objects import pack_id, pack_key
 from ..store.packs import PackCache
 from ..store.volume import Volume
 from .loose import SPOT_SIZE, SPOT_SPAN, spot
@@ -32,6 +30,7 @@ from .naming import Names
 
 WINDOW = 4 << 20
 """Bytes of output made at a time."""
+_HINT = "run casstore check --read-data --repair"
 
 
 class Pieces(NamedTuple):
@@ -122,32 +121,26 @@ class Layout:
 class _Packed:
     """A blob that is a recipe: windows out of frames."""
 
-    def __init__(self, packs: PackCache, names: Names, index: IndexSet, info: BlobInfo) -> None:
-        place = info.place
+    def __init__(self, packs: PackCache, names: Names, info: BlobInfo) -> None:
         self._packs = packs
         self._names = names
-        try:
-            record = packs.record(place.key, place.frame, place.offset, place.length)
-            recipe = recipe_format.decode(record, f"recipe of {info.digest}")
-        except Damaged as error:
-            raise Damaged(error.message, what=error.what, hint="run casstore check --repair") from None
+        recipe = recipe_format.decode(packs.record(info.digest, info.place), f"recipe of {info.digest}")
         if recipe.encoding != "identity":
             raise Damaged(f"unknown recipe encoding {recipe.encoding!r}", what=str(info.digest))
+        if recipe.size != info.size:
+            raise Damaged("recipe and catalog differ in the blob's size", what=str(info.digest))
         self.layout = Layout(recipe.weave, recipe.literals, recipe.payloads)
         self.digests: U8 = np.concatenate([recipe.literals.digests, recipe.payloads.digests])
         self.lengths: U32 = np.concatenate([recipe.literals.lengths, recipe.payloads.lengths])
         self.recipe = recipe
-        located = index.locate(self.digests, _within(index, place.uses))
-        if not located.found.all():
-            lost = int(np.flatnonzero(~located.found)[0])
-            raise Damaged(
-                f"chunk {self.digests[lost].tobytes().hex()} is in none of its packs",
-                what=str(info.digest),
-                hint="run casstore check --repair",
-            )
-        self._keys = [pack_key(one) for one in index.packs]
-        self.pack_numbers = located.packs
-        self.addresses = located.addresses
+        self._keys = [use.key for use in info.place.uses]
+        values = _places(packs, info.place.uses, self.digests)
+        lost = np.flatnonzero(values == table.MISSING)
+        if len(lost):
+            name = self.digests[lost[0]].tobytes().hex()
+            raise Damaged(f"chunk {name} is in none of the blob's packs", what=str(info.digest))
+        self.pack_numbers: U32 = (values >> np.uint64(32)).astype(np.uint32)
+        self.addresses: U32 = values.astype(np.uint32)
 
     def window(self, start: int, end: int, *, check: bool) -> bytearray:
         pieces = self.layout.pieces(start, end)
@@ -168,11 +161,11 @@ class _Packed:
         offset = (self.addresses[chunk] & np.uint32(MAX_FRAME - 1)).astype(np.uint64)
         try:
             spans.copy(out, pieces.to, sources, which.astype(np.uint32), offset + pieces.skip, pieces.length)
+            if check:
+                self._verify_chunks(chunk, sources, which)
         except ValueError:
             keys = ", ".join(sorted({self._keys[pack] for pack in by_pack}))
-            raise Damaged("a chunk lies outside its frame", what=keys, hint="run casstore check --repair") from None
-        if check:
-            self._verify_chunks(chunk, sources, which)
+            raise Damaged("a chunk lies outside its frame", what=keys) from None
         return out
 
     def _verify_lengths(self, pieces: Pieces) -> None:
@@ -185,55 +178,55 @@ class _Packed:
             starts = (self.addresses[mine] & np.uint32(MAX_FRAME - 1)).astype(np.uint64)
             if not np.array_equal(self._names.of(source, starts, self.lengths[mine]), self.digests[mine]):
                 key = self._keys[int(self.pack_numbers[mine[0]])]
-                raise Damaged("a chunk is not what its name says", what=key, hint="run casstore check --repair")
+                raise Damaged("a chunk is not what its name says", what=key)
 
 
-def _within(index: IndexSet, uses: tuple[Used, ...]) -> Accept:
-    """Takes only what the blob's edges name (rule 11 of PROTOCOL.md): those packs, those intervals of them. Another
-    copy of a chunk may go at any time."""
-    starts: list[U64] = []
-    ends: list[U64] = []
-    for use in uses:
-        number = index.number(pack_id(use.key))
-        if number is not None:
-            base = np.uint64(number << 32)
-            starts.append(use.intervals[:, 0].astype(np.uint64) | base)
-            ends.append(use.intervals[:, 1].astype(np.uint64) | base)
-    low = np.concatenate(starts) if starts else np.empty(0, np.uint64)
-    high = np.concatenate(ends) if ends else np.empty(0, np.uint64)
-    order = np.argsort(low)
-    low, high = low[order], high[order]
-
-    def accept(numbers: U32, addresses: U32) -> Mask:
-        if not len(low):
-            return np.zeros(len(numbers), np.bool_)
-        where = numbers.astype(np.uint64) << np.uint64(32) | addresses
-        at = np.searchsorted(low, where, side="right")
-        inside: Mask = (at > 0) & (where < high[np.maximum(at, 1) - 1])
-        return inside
-
-    return accept
+def _places(packs: PackCache, uses: Sequence[Used], digests: U8) -> U64:
+    """Where chunks lie: number in `uses` << 32 | address; table.MISSING where they are in none. Only what the blob's
+    edges name counts (rule 11 of PROTOCOL.md), and the packs' own tables say it: no index is asked."""
+    found = table.ChunkMap()
+    for number, use in enumerate(uses):
+        names, addresses, _ = packs.pack(use.key).within(use.intervals)
+        found.set(names, np.uint64(number << 32) | addresses.astype(np.uint64))
+    return found.get(digests)
 
 
 class BlobReader:
     """One blob, readable. `read` without bounds checks the blob's digest at the end."""
 
-    def __init__(self, volume: Volume, index: Callable[[], IndexSet], info: BlobInfo) -> None:
+    def __init__(self, volume: Volume, info: BlobInfo, *, leased: bool = True) -> None:
+        """`leased`: the caller's lease names the blob. Its files stay then, and one that is missing is Damaged; without
+        a lease that is NotFound, and the caller looks the blob up again."""
         self._volume = volume
+        self._leased = leased
         self.info = info
         self.size = info.size
         self._packed: _Packed | None = None
         if info.place.state == "packed":
-            segments = index()
-            try:
-                self._packed = _Packed(volume.packs, Names(volume.file.chunk_digest), segments, info)
-            except Damaged as error:
-                self._rotten(error)
-                raise
+            with self._blaming():
+                self._packed = _Packed(volume.packs, Names(volume.file.chunk_digest), info)
 
-    def _rotten(self, error: Damaged) -> None:
-        """The blob, and the object that is to blame, answer "missing" from now on: the next good copy heals them."""
-        keys = {self.info.place.key, *(use.key for use in self.info.place.uses)} & {error.what or ""}
+    @contextlib.contextmanager
+    def _blaming(self) -> Iterator[None]:
+        """What is found rotten answers "missing" from now on, the blob and the object that is to blame: the next good
+        copy heals them."""
+        try:
+            yield
+        except NotFound as error:
+            if not self._leased:
+                raise
+            failure = Damaged("the file is missing", what=error.what, hint=_HINT)
+            self._mark(failure)
+            raise failure from None
+        except Damaged as error:
+            self._mark(error)
+            raise Damaged(error.message, what=error.what, offset=error.offset, hint=_HINT) from None
+
+    def _mark(self, error: Damaged) -> None:
+        place = self.info.place
+        keys = {place.key, *(use.key for use in place.uses)} & {error.what or ""}
+        if place.state == "loose":
+            keys = {place.key}
         with contextlib.suppress(CasstoreError):  # a store that is read-only stays as it is
             protocol.mark_damaged(self._volume.catalog, [self.info.digest], keys)
 
@@ -243,14 +236,11 @@ class BlobReader:
         `ahead`: windows made in parallel before they are asked for (default: cores + 1).
         """
         stop = self.size if end is None else min(end, self.size)
-        try:
+        with self._blaming():
             if start == 0 and stop == self.size:
                 yield from self._whole(ahead)
             else:
                 yield from self._buffers(start, stop, check=True, ahead=ahead)
-        except Damaged as error:
-            self._rotten(error)
-            raise
 
     def _whole(self, ahead: int | None) -> Iterator[memoryview]:
         hasher = self.info.digest.hasher() if self.info.digest.algorithm != "sha256" else hashing.Sha256()
@@ -273,18 +263,14 @@ class BlobReader:
             if hashed is not None:
                 hashed.result()
         if seen != self.size or hasher.digest() != self.info.digest.raw:
-            raise Damaged(
-                "the stored bytes do not have the blob's digest",
-                what=str(self.info.digest),
-                hint="run casstore check --read-data --repair",
-            )
+            raise Damaged("the stored bytes do not have the blob's digest", what=str(self.info.digest))
         if held is not None:
             yield held
 
     def _buffers(self, start: int, stop: int, *, check: bool, ahead: int | None) -> Iterator[memoryview]:
         place = self.info.place
         if place.state == "inline":
-            data = self._volume.packs.record(place.key, place.frame, place.offset, place.length)
+            data = self._volume.packs.record(self.info.digest, place)
             if check and Digest.of(data, self.info.digest.algorithm) != self.info.digest:
                 raise Damaged("the stored bytes do not have the blob's digest", what=str(self.info.digest))
             yield memoryview(data)[start:stop]

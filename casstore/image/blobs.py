@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +83,7 @@ def cat(volume: Volume, digest: Digest, start: int = 0, end: int | None = None) 
             raise no_such_blob(digest)
         if start > info.size or (end is not None and end < start):
             raise BadInput(f"range is outside of the blob's {info.size} bytes", what=str(digest))
-        yield from BlobReader(volume, lambda: volume.index(opened.segments), info).read(start, end)
+        yield from BlobReader(volume, info).read(start, end)
 
 
 def no_such_blob(digest: Digest) -> NotFound:
@@ -92,10 +91,14 @@ def no_such_blob(digest: Digest) -> NotFound:
 
 
 def ls(volume: Volume) -> Iterator[BlobSummary]:
-    """All blobs, by digest."""
+    """All blobs, by digest, as they are when the first is asked for."""
+    # Gathered first: whoever goes through them may want to use the store meanwhile, which a transaction would not let.
     with volume.catalog.read() as tx:
-        for info in query.blobs(tx):
-            yield BlobSummary(info.digest, info.size, state_of(info), info.encoding, stored_size(info))
+        rows = [
+            BlobSummary(info.digest, info.size, state_of(info), info.encoding, stored_size(info))
+            for info in query.blobs(tx)
+        ]
+    yield from rows
 
 
 def state_of(info: BlobInfo) -> str:
@@ -150,7 +153,6 @@ def verify(volume: Volume, blobs: Iterable[tuple[Digest, str]]) -> VerifyReport:
     rows = []
     with Lease(volume.catalog, volume.objects, "verify") as lease:
         opened = protocol.read_open(volume.catalog, lease.id, wanted)
-        index = functools.cache(lambda: volume.index(opened.segments))
         for digest, kind in wanted.items():
             info = opened.blobs.get(digest)
             if info is None:
@@ -158,7 +160,7 @@ def verify(volume: Volume, blobs: Iterable[tuple[Digest, str]]) -> VerifyReport:
                 continue
             problem = ""
             try:
-                for _ in BlobReader(volume, index, info).read():
+                for _ in BlobReader(volume, info).read():
                     lease.check()
             except (Damaged, NotFound) as error:
                 problem = str(error)

@@ -7,9 +7,8 @@ from ..errors import Damaged
 from ..flow.restore import BlobReader
 from ..model import BlobInfo
 from ..oci.reference import familiar_repository
-from ..store import names, protocol, query
+from ..store import names, query
 from ..store.catalog import Tx
-from ..store.index import IndexSet
 from ..store.volume import Volume
 from .resolve import UNTAGGED
 
@@ -33,18 +32,11 @@ def closure(tx: Tx, target: Digest) -> dict[Digest, BlobInfo]:
     return found
 
 
-def read_document(volume: Volume, info: BlobInfo, tx: Tx | None = None) -> bytes:
-    """A manifest or config whole, verified. `tx`: the transaction that the caller is in, if he is in one."""
+def read_document(volume: Volume, info: BlobInfo, *, leased: bool = True) -> bytes:
+    """A manifest or config whole, verified. `leased`: as BlobReader."""
     if info.size > MAX_DOCUMENT:
         raise Damaged("a document is larger than any document may be", what=str(info.digest))
-
-    def index() -> IndexSet:
-        if tx is not None:
-            return volume.index(protocol.live_segments(tx))
-        with volume.catalog.read() as own:
-            return volume.index(protocol.live_segments(own))
-
-    return b"".join(BlobReader(volume, index, info).read())
+    return b"".join(BlobReader(volume, info, leased=leased).read())
 
 
 def per_image(volume: Volume) -> list[tuple[str, list[BlobInfo]]]:

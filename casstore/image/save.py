@@ -27,7 +27,6 @@ from ..oci import reference
 from ..oci.manifest import Index, Manifest
 from ..oci.reference import Reference
 from ..store import protocol
-from ..store.index import IndexSet
 from ..store.leases import Lease
 from ..store.volume import Volume
 from ..transport import docker_archive, legacy, oci_layout, writing
@@ -72,14 +71,12 @@ class _Saved:
         self.images: list[SavedImage] = []
         self.indexes: list[SavedIndex] = []
         self._infos: dict[Digest, BlobInfo] = {}
-        self._segments: list[str] = []
-        self._index: IndexSet | None = None
         self._taken: dict[Digest, SavedImage | SavedIndex] = {}
         with volume.catalog.read() as tx:
             found = [(text, resolve(tx, text)) for text in given]
             wanted = {digest for _, one in found for digest in closure(tx, one.target)}
         opened = protocol.read_open(volume.catalog, lease.id, wanted)
-        self._infos, self._segments = opened.blobs, opened.segments
+        self._infos = opened.blobs
         for text, one in found:
             self._take(one.target, self._names(text, one))
 
@@ -133,17 +130,11 @@ class _Saved:
             listed=here or bool(tags),
         )
 
-    def index(self) -> IndexSet:
-        """The index as it was when the blobs were named; opened once."""
-        if self._index is None:
-            self._index = self._volume.index(self._segments)
-        return self._index
-
     def open(self, content: Content) -> tuple[int, Iterable[Buffer]]:
         """A blob's bytes for the writer."""
         self._lease.check()
         info = self._infos[content.digest]
-        reader = BlobReader(self._volume, self.index, info)
+        reader = BlobReader(self._volume, info)
         if not content.unpacked or info.encoding == "identity":
             return reader.size, reader.read()
         if info.content_size is None:

@@ -168,6 +168,6 @@ class _Removal:
         if info is None:
             return []
         try:
-            return list(oci_config.parse(read_document(self._volume, info, tx), str(image.config)).diff_ids)
+            return list(oci_config.parse(read_document(self._volume, info, leased=False), str(image.config)).diff_ids)
         except CasstoreError:
             return []  # an image whose config is damaged can still be removed

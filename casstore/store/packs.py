@@ -17,10 +17,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ..codec import frame as frame_codec
+from ..digest import Digest
 from ..errors import Damaged
 from ..format import pack as pack_format
 from ..format.pack import DataTable, Frames, MetadataTable, PackKind, Record
-from ..model import MAX_FRAMES, U8, U32, Buffer
+from ..model import MAX_FRAMES, U8, U32, Buffer, Place
 from .objects import ObjectReader, Objects, Staged, pack_key
 from .objects import pack_id as pack_id_of
 
@@ -243,15 +244,18 @@ def write_metadata_pack(
 
 
 class Pack:
-    """One sealed pack, open for reading. Frames are checked before they are decoded."""
+    """One sealed pack, open for reading. Frames are checked before they are decoded. `table`: what stands in for its
+    own, where that is lost."""
 
-    def __init__(self, reader: ObjectReader, key: str) -> None:
+    def __init__(self, reader: ObjectReader, key: str, table: DataTable | MetadataTable | None = None) -> None:
         self.key = key
         self._reader = reader
-        tail = reader.pread(max(0, reader.size - pack_format.TRAILER_SIZE), pack_format.TRAILER_SIZE)
-        offset, length = pack_format.decode_trailer(tail, reader.size, key)
-        self.table = pack_format.decode_table(reader.pread(offset, length), pack_id_of(key), key)
-        self.table_bytes = length
+        self._records: dict[tuple[int, int], Record] | None = None
+        self.table_bytes = 0
+        if table is None:
+            offset, self.table_bytes = table_extent(reader, key)
+            table = pack_format.decode_table(reader.pread(offset, self.table_bytes), pack_id_of(key), key)
+        self.table = table
 
     @property
     def frames(self) -> Frames:
@@ -303,6 +307,29 @@ class Pack:
         base = int(self.frames[number]["base"])
         return base - 1 if base else None
 
+    def within(self, intervals: U32) -> tuple[U8, U32, U32]:
+        """Digests, addresses, lengths of the chunks that lie in these intervals (m, 2), in order of address."""
+        table = self.table
+        if not isinstance(table, DataTable):
+            raise Damaged("not a data pack", what=self.key)
+        if not len(intervals):
+            return table.digests[:0], table.addresses[:0], table.lengths[:0]
+        at = np.searchsorted(intervals[:, 0], table.addresses, side="right")
+        inside = (at > 0) & (table.addresses < intervals[np.maximum(at, 1) - 1, 1])
+        return table.digests[inside], table.addresses[inside], table.lengths[inside]
+
+    def record_of(self, digest: Digest, place: Place) -> bytes:
+        """A blob's record, which the catalog says lies at this place. Damaged: the pack says otherwise."""
+        table = self.table
+        if not isinstance(table, MetadataTable):
+            raise Damaged("not a metadata pack", what=self.key)
+        if self._records is None:
+            self._records = {(one.frame, one.offset): one for one in table.records if one.length}
+        listed = self._records.get((place.frame, place.offset))
+        if place.length and (listed is None or (listed.digest, listed.length) != (digest, place.length)):
+            raise Damaged(f"the pack lists another record where that of {digest} should be", what=self.key)
+        return self.record(place.frame, place.offset, place.length)
+
     def record(self, frame: int, offset: int, length: int) -> bytes:
         """A record of a metadata pack."""
         parts = bytearray()
@@ -315,6 +342,12 @@ class Pack:
                 raise Damaged("record lies outside its frame", what=self.key)
             frame, offset = frame + 1, 0
         return bytes(parts)
+
+
+def table_extent(reader: ObjectReader, key: str) -> tuple[int, int]:
+    """Offset and length of a pack's table and trailer."""
+    tail = reader.pread(max(0, reader.size - pack_format.TRAILER_SIZE), min(pack_format.TRAILER_SIZE, reader.size))
+    return pack_format.decode_trailer(tail, reader.size, key)
 
 
 class PackCache:
@@ -405,9 +438,9 @@ class PackCache:
                     del self._frames[name]
                     self._bytes -= len(future.result())
 
-    def record(self, key: str, frame: int, offset: int, length: int) -> bytes:
-        """A record of the metadata pack `key`."""
-        return self.pack(key).record(frame, offset, length)
+    def record(self, digest: Digest, place: Place) -> bytes:
+        """The record of a blob in a metadata pack: its bytes ("inline") or its recipe ("packed")."""
+        return self.pack(place.key).record_of(digest, place)
 
     def close(self) -> None:
         with self._lock:

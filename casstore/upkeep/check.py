@@ -20,7 +20,7 @@ from ..format.index import IndexSegment
 from ..format.pack import DataTable
 from ..model import FRAME_BITS, MAX_FRAME, BlobInfo, Progress
 from ..store import collector, names, protocol, query, rewrite
-from ..store.index import IndexSet, encode_segment
+from ..store.index import encode_segment
 from ..store.leases import Lease
 from ..store.objects import index_key, pack_id
 from ..store.packs import Pack
@@ -90,7 +90,6 @@ class _Check:
         self._report = CheckReport()
         self._bad: set[str] = set()
         self._sound: dict[str, DataTable] = {}
-        self._opened: tuple[list[str], IndexSet] | None = None
 
     def run(self) -> CheckReport:
         volume = self._volume
@@ -314,26 +313,18 @@ class _Check:
     def _blob(self, info: BlobInfo) -> str:
         volume = self._volume
         try:
-            reader = BlobReader(volume, self._segments, info)
+            reader = BlobReader(volume, info)
             if self._read_data:
                 for _ in reader.read():
                     self._stop()
                 self._report.read_bytes += info.size
             elif info.place.state == "inline":
-                volume.packs.record(info.place.key, info.place.frame, info.place.offset, info.place.length)
+                volume.packs.record(info.digest, info.place)
             elif info.place.state == "loose" and volume.objects.stat(info.place.key) != info.size:
                 return "the loose file is missing or of another size"
         except CasstoreError as error:
             return error.message
         return ""
-
-    def _segments(self) -> IndexSet:
-        """The index as it is now; opened again only when it has changed."""
-        with self._volume.catalog.read() as tx:
-            keys = protocol.live_segments(tx)
-        if self._opened is None or self._opened[0] != keys:
-            self._opened = keys, self._volume.index(keys)
-        return self._opened[1]
 
     def _whom(self, digest: Digest) -> str:
         """Which images a damaged blob hurts."""

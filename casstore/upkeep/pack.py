@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator
 
 from ..digest import Digest
 from ..errors import Damaged, DigestMismatch, NotFound
-from ..flow.ingest import Ingest, Written
+from ..flow.ingest import Ingest
 from ..flow.restore import BlobReader
 from ..flow.source import RangeSource
 from ..model import BlobInfo, NewBlob, Progress
 from ..store import protocol, query, rewrite
-from ..store.index import IndexSet
 from ..store.leases import Lease
 from ..store.volume import Volume
 
@@ -71,7 +70,7 @@ def pack(
             written = ingest.finish(set(taken))
             for blob in written.blobs:
                 # A recipe is believed only once it was replayed from the sealed packs.
-                if not _replays(volume, blob, written):
+                if not _replays(volume, blob):
                     rewrite.pack_refuse(volume.catalog, blob.digest, "the recipe does not replay")
                 elif rewrite.pack_commit(volume.catalog, lease.id, taken[blob.digest], blob, written.objects):
                     done.append(blob.digest)
@@ -80,16 +79,11 @@ def pack(
     return done
 
 
-def _replays(volume: Volume, blob: NewBlob, written: Written) -> bool:
+def _replays(volume: Volume, blob: NewBlob) -> bool:
     """Does the blob come back from what was just written, byte for byte?"""
 
-    def index() -> IndexSet:
-        fresh = [one.key for one in written.objects if one.packs]
-        with volume.catalog.read() as tx:
-            return volume.index([*fresh, *protocol.live_segments(tx)])
-
     try:
-        for _ in BlobReader(volume, index, info_of(blob)).read():
+        for _ in BlobReader(volume, info_of(blob)).read():
             pass
     except Damaged:
         return False

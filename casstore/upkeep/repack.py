@@ -16,7 +16,6 @@ from ..digest import Digest
 from ..errors import Damaged
 from ..flow.ingest import intervals
 from ..flow.naming import Names
-from ..format.pack import DataTable
 from ..kernels import table
 from ..model import FRAME_BITS, MAX_FRAME, U8, U32, U64, Used
 from ..store import protocol, query, rewrite
@@ -152,7 +151,7 @@ class Repack:
         self, frames: DeepFrames, digest: Digest, uses: dict[str, U32]
     ) -> list[tuple[Digest, str, U32, U64, U32]]:
         """Place the chunks that a blob uses of the group; returns for each pack what the blob's edge becomes."""
-        parts = [(key, used, *self._chunks(key, used)) for key, used in uses.items()]
+        parts = [(key, used, *self._volume.packs.pack(key).within(used)) for key, used in uses.items()]
         names = np.concatenate([part[2] for part in parts])
         fresh = self._placed.claim(names)
         again = self._too_scattered(frames, names[~fresh], np.concatenate([part[4] for part in parts])[~fresh])
@@ -167,15 +166,6 @@ class Repack:
             chosen = np.flatnonzero(mine)[np.sort(first)] if mine.any() else np.empty(0, np.int64)
             self._copy(frames, key, digests[chosen], addresses[chosen], lengths[chosen])
         return [(digest, key, used, self._placed.get(digests), lengths) for key, used, digests, _, lengths in parts]
-
-    def _chunks(self, key: str, used: U32) -> tuple[U8, U32, U32]:
-        """Digests, addresses, lengths of the chunks of a pack that lie in these intervals, in order of address."""
-        found = self._volume.packs.pack(key).table
-        if not isinstance(found, DataTable):
-            raise Damaged("not a data pack", what=key)
-        at = np.searchsorted(used[:, 0], found.addresses, side="right")
-        inside = (at > 0) & (found.addresses < used[np.maximum(at, 1) - 1, 1])
-        return found.digests[inside], found.addresses[inside], found.lengths[inside]
 
     def _too_scattered(self, frames: DeepFrames, digests: U8, lengths: U32) -> np.ndarray:
         """Which of a blob's chunks, all placed for earlier blobs, should be stored again next to each other: those in

@@ -19,7 +19,6 @@ def rescue(
     """Write blobs again, under the caller's lease; returns those that are safe now. One that cannot be read, or is
     loose, stays as it is. The damaged objects must be marked: what they hold then counts as missing."""
     opened = protocol.read_open(volume.catalog, lease, [info.digest for info in blobs])
-    index = volume.index(opened.segments)
     ingest = Ingest(volume, lease, codec=codec)
     try:
         safe: set[Digest] = set()
@@ -28,7 +27,7 @@ def rescue(
             if info.place.state == "loose":
                 continue
             try:
-                reader = BlobReader(volume, lambda: index, info)
+                reader = BlobReader(volume, info)
                 if info.place.state == "inline":
                     ingest.take_small(b"".join(reader.read()), info.media_type)
                 else:
