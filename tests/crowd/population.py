@@ -1,0 +1,120 @@
+"""Images that overlap: layers of a common stock of files, images of a common stock of layers, each in several forms."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent.parent)]  # workers are started without pytest
+
+import sample
+
+from casstore.oci import build
+from casstore.oci.manifest import Descriptor
+
+FORMS = ("docker", "oci", "gzip")
+"""docker: plain layers, no manifest of its own; oci: plain layers; gzip: layers that stay loose."""
+
+
+@dataclass(frozen=True, repr=False)
+class Kept:
+    """An image in one form: what the store must give back for it."""
+
+    image: sample.Image
+    form: str
+    number: int
+
+    def __repr__(self) -> str:
+        return f"{self.form} {self.number}"
+
+    @property
+    def id(self) -> str:
+        return self.image.id
+
+    @cached_property
+    def layers(self) -> list[bytes]:
+        return [sample.gz(layer) if self.form == "gzip" else layer for layer in self.image.layers]
+
+    @cached_property
+    def manifest(self) -> bytes:
+        if self.form != "docker":
+            layout = sample.Layout()
+            layout.manifest(self.image, packed=self.form == "gzip")
+            return list(layout.blobs.values())[-1]
+        # The archive has none; the store makes this one.
+        kind = "application/vnd.oci.image.layer.v1.tar"
+        rows = [descriptor(kind, layer) for layer in self.layers]
+        return build.manifest(descriptor("application/vnd.oci.image.config.v1+json", self.image.config), rows)
+
+    @property
+    def digest(self) -> str:
+        return sample.digest(self.manifest)
+
+    @cached_property
+    def blobs(self) -> dict[str, bytes]:
+        """All its blobs by digest."""
+        return {sample.digest(one): one for one in (self.image.config, self.manifest, *self.layers)}
+
+    def archive(self, tags: Sequence[str] = ()) -> bytes:
+        """As `load` takes it."""
+        named = sample.Image(self.image.config, self.image.layers, tuple(tags))
+        return sample.docker_archive(named) if self.form == "docker" else sample.oci_archive(
+            named, packed=self.form == "gzip"
+        )
+
+    def differs(self, saved: bytes, tags: Sequence[str]) -> str:
+        """What is wrong with an archive that should hold this image under these tags, "" where nothing is."""
+        found = sample.members_of(saved)
+        blobs = {
+            f"sha256:{name.removeprefix('blobs/sha256/')}": data
+            for name, data in found.items()
+            if name.startswith("blobs/")
+        }
+        if blobs != self.blobs:
+            lost, strange = self.blobs.keys() - blobs.keys(), blobs.keys() - self.blobs.keys()
+            return f"lost {sorted(lost)}, strange {sorted(strange)}" if lost or strange else "other bytes"
+        has = sample.saved_images(saved) if "manifest.json" in found else {self.id: (list(tags), self.layers)}
+        return "" if has == {self.id: (list(tags), self.layers)} else f"manifest.json has {has}"
+
+
+def descriptor(media_type: str, data: bytes) -> Descriptor:
+    from casstore.digest import Digest
+
+    return Descriptor(media_type, Digest.of(data), len(data))
+
+
+def layers(seed: object, count: int, scale: int) -> list[bytes]:
+    """Layers over a common stock of files: some differ in an mtime only, some in a file's end. `scale`: bytes of a
+    middling file."""
+    chance = random.Random(f"layers {seed}")
+    sizes = [1, 511, scale // 7, scale // 3, scale, scale + 1, 2 * scale, 5 * scale]
+    stock = [
+        (sample.noise if n % 3 == 0 else sample.text)((seed, n), sizes[n % len(sizes)]) for n in range(3 * len(sizes))
+    ]
+    made = []
+    for _ in range(count):
+        chosen = chance.sample(range(len(stock)), chance.randint(1, 6))
+        fields = {"mtime": 1_700_000_000 + chance.randint(0, 3)}
+        entries = [sample.entry(f"stock/{n:03}", stock[n], **fields) for n in sorted(chosen)]
+        if chance.random() < 0.4:
+            changed = stock[chosen[0]] + sample.noise(chance.random(), chance.randint(1, scale))
+            entries.append(sample.entry("changed", changed))
+        made.append(sample.tar(entries))
+    return made
+
+
+def population(seed: object, images: int, scale: int) -> list[Kept]:
+    """`images` images in all forms; no two have the same ID unless they are the same image."""
+    chance = random.Random(f"images {seed}")
+    stock = layers(seed, 2 * images, scale)
+    made = []
+    for number in range(images):
+        chosen = chance.sample(stock, chance.randint(1, 4))
+        labels = {"Cmd": ["/bin/tool"], "Labels": {"number": str(number)}}
+        one = sample.image(number, layers=chosen, config=labels)
+        made += [Kept(one, form, number) for form in FORMS]
+    return made
