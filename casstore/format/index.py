@@ -1,4 +1,4 @@
-"""Index segments: chunk digest → (pack, address), sorted, to be mapped and searched. Specified in FORMATS.md.
+"""Index segments: chunk digest → (pack, address), sorted, to be searched in place. Specified in FORMATS.md.
 
 A segment is a multimap: one digest may stand in several packs, and a merge keeps every pair, except those
 of packs named as gone. Entries are in order of (digest, pack id, address); pack ids are in ascending order,
@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -31,13 +31,45 @@ _HEADER = struct.Struct("<8sHBBIQ24s")
 _MAGIC = b"cassindx"
 _ALIGN = 64
 
+#: Bytes between two wanted runs of entries that a LargeSegment reads along rather than skips.
+GAP = 8 << 10
+
 Entry = np.dtype([("digest", "u1", (32,)), ("pack", "<u4"), ("address", "<u4")])
 Entries: TypeAlias = "NDArray[np.void]"
 
 
+class Head(NamedTuple):
+    """What a segment's header says; its lengths agree with the file's."""
+
+    chunk_digest: str
+    bits: int
+    packs: int
+    entries: int
+
+
+def decode_head(data: Buffer, size: int, what: str = "index segment") -> Head:
+    """The header in the first HEADER_SIZE bytes of a segment of `size` bytes. Damaged: not such a segment."""
+    view = memoryview(data)
+    if len(view) < HEADER_SIZE or view[:8] != _MAGIC or checksum(view[:48]) != view[48:64]:
+        raise Damaged("bad index header", what=what, offset=0)
+    _, version, digest, bits, packs, count, reserved = _HEADER.unpack_from(view)
+    if version != VERSION:
+        raise Damaged(f"index of unknown format version {version}", what=what, offset=0)
+    if digest not in CHUNK_DIGEST_NAMES or bits > table.MAX_BITS or any(reserved):
+        raise Damaged("unknown kind of index", what=what, offset=0)
+    if _layout(packs, bits, count)[2] + TRAILER_SIZE != size or count >= 1 << 32:
+        raise Damaged("index segment of the wrong length", what=what, offset=size)
+    return Head(CHUNK_DIGEST_NAMES[digest], bits, packs, count)
+
+
+def _ids(data: Buffer) -> list[bytes]:
+    packed = bytes(data)
+    return [packed[i : i + 16] for i in range(0, len(packed), 16)]
+
+
 @dataclass(frozen=True, slots=True)
 class IndexSegment:
-    """A segment in memory or mapped; its arrays are views of the buffer.
+    """A segment in memory; its arrays are views of the buffer.
 
     `pack_ids` ascending; `fanout` (2^bits + 1,): fanout[b] is the first entry whose digest's top `bits` bits
     are at least b; `entries` (n,) of `Entry`.
@@ -58,25 +90,16 @@ class IndexSegment:
         Damaged: not such a segment.
         """
         view = memoryview(buffer)
-        if len(view) < HEADER_SIZE or view[:8] != _MAGIC or checksum(view[:48]) != view[48:64]:
-            raise Damaged("bad index header", what=what, offset=0)
-        _, version, digest, bits, packs, count, reserved = _HEADER.unpack_from(view)
-        if version != VERSION:
-            raise Damaged(f"index of unknown format version {version}", what=what, offset=0)
-        if digest not in CHUNK_DIGEST_NAMES or bits > table.MAX_BITS or any(reserved):
-            raise Damaged("unknown kind of index", what=what, offset=0)
-        fanout_at, entries_at, trailer_at = _layout(packs, bits, count)
-        if trailer_at + TRAILER_SIZE != len(view) or count >= 1 << 32:
-            raise Damaged("index segment of the wrong length", what=what, offset=len(view))
+        head = decode_head(view[:HEADER_SIZE], len(view), what)
+        fanout_at, entries_at, trailer_at = _layout(head.packs, head.bits, head.entries)
         if verify and checksum(view[:trailer_at], length=32) != view[trailer_at:]:
             raise Damaged("index segment fails its checksum", what=what, offset=trailer_at)
-        ids = bytes(view[HEADER_SIZE : HEADER_SIZE + 16 * packs])
         segment = cls(
-            CHUNK_DIGEST_NAMES[digest],
-            bits,
-            [ids[i : i + 16] for i in range(0, len(ids), 16)],
-            np.frombuffer(view, "<u4", (1 << bits) + 1, fanout_at),
-            np.frombuffer(view, Entry, count, entries_at),
+            head.chunk_digest,
+            head.bits,
+            _ids(view[HEADER_SIZE : HEADER_SIZE + 16 * head.packs]),
+            np.frombuffer(view, "<u4", (1 << head.bits) + 1, fanout_at),
+            np.frombuffer(view, Entry, head.entries, entries_at),
             what,
         )
         if verify:
@@ -133,6 +156,60 @@ class IndexSegment:
         places = _places(self.entries)
         if np.any(places[equal] >= places[equal + 1]):
             raise Damaged("index entries out of order", what=self.what)
+
+
+class Ranged(Protocol):
+    """Where a LargeSegment reads: an object of `size` bytes."""
+
+    @property
+    def size(self) -> int: ...
+
+    def pread(self, offset: int, length: int) -> bytes: ...
+
+
+class LargeSegment:
+    """A segment that is left where it is: pack ids and fanout in memory, entries read as they are asked for.
+
+    Not mapped: a file that is truncated under a map, or cannot be read, kills the process. Entries are not checked by
+    the segment's checksum, which is over all of them: whoever relies on one asks the pack that it names.
+    """
+
+    def __init__(self, reader: Ranged, what: str = "index segment") -> None:
+        self._reader = reader
+        self._what = what
+        self._head = decode_head(reader.pread(0, min(HEADER_SIZE, reader.size)), reader.size, what)
+        fanout_at, self._entries_at, _ = _layout(self._head.packs, self._head.bits, self._head.entries)
+        self.pack_ids = _ids(reader.pread(HEADER_SIZE, 16 * self._head.packs))
+        self._fanout: U32 = np.frombuffer(reader.pread(fanout_at, 4 * ((1 << self._head.bits) + 1)), "<u4")
+
+    @property
+    def count(self) -> int:
+        return self._head.entries
+
+    def near(self, digests: U8) -> IndexSegment:
+        """A segment in memory of all entries in the buckets of these digests (n, 32), a few thousand at most. Damaged:
+        the file ends early, or is not in order."""
+        bits = self._head.bits
+        top = np.ascontiguousarray(digests[:, :4]).view(">u4").reshape(-1).astype(np.uint64)
+        buckets = np.unique(top >> np.uint64(32 - bits))
+        first, past = (self._fanout[(buckets + np.uint64(k)).astype(np.int64)].astype(np.int64) for k in (0, 1))
+        if np.any(first > past) or np.any(first[1:] < past[:-1]) or (len(past) and int(past.max()) > self.count):
+            raise Damaged("index fanout does not match its entries", what=self._what)
+        full = past > first
+        first, past = first[full] * Entry.itemsize, past[full] * Entry.itemsize
+        heads = np.flatnonzero(np.concatenate([[True], first[1:] - past[:-1] > GAP])) if len(first) else first
+        tails = np.append(heads[1:] - 1, len(first) - 1) if len(first) else heads
+        runs = [
+            self._reader.pread(self._entries_at + int(begin), int(end - begin))
+            for begin, end in zip(first[heads], past[tails], strict=True)
+        ]
+        entries = np.frombuffer(b"".join(runs), Entry)
+        few = table.pick_bits(len(entries))
+        try:
+            fanout = table.build_fanout(entries["digest"], few)
+        except ValueError as error:
+            raise Damaged(str(error), what=self._what) from None
+        return IndexSegment(self._head.chunk_digest, few, self.pack_ids, fanout, entries, self._what)
 
 
 def encode(
