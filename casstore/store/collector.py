@@ -23,7 +23,7 @@ from . import rows, rules
 from .catalog import Catalog, Tx, WriteTx
 from .objects import Objects
 
-HOLD = 0.008
+HOLD = 0.005
 """Seconds that a transaction shall hold the write lock: others wait no longer than about this."""
 PAUSE = 0.004
 """Seconds between two transactions, so that those who wait for the lock get it."""
