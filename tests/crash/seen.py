@@ -33,21 +33,31 @@ class Seen:
     images: Rows
     blobs: dict[str, int]
 
+    @classmethod
+    def nothing(cls) -> Seen:
+        """An empty store, or none."""
+        return cls([], [], [], [], [], {})
+
     def differs(self, other: Seen) -> str:
         """In what; "" where not."""
         parts = [name for name in self.__dataclass_fields__ if getattr(self, name) != getattr(other, name)]
         return ", ".join(parts)
 
 
+def is_store(root: Path) -> bool:
+    """Not before its making came to an end."""
+    return (root / "store.json").exists()
+
+
 class Unsound(Exception):
     """Something that was kept does not come back byte for byte."""
 
 
-def look(root: Path, volatile: Sequence[str] = ()) -> Seen | None:
-    """What the store at `root` holds, None where no store is. Of an image named in `volatile` (as repository:tag),
+def look(root: Path, volatile: Sequence[str] = ()) -> Seen:
+    """What the store at `root` holds. Of an image named in `volatile` (as repository:tag),
     whose config holds the time at which it was made, only the layers are told."""
-    if not (root / "store.json").exists():
-        return None
+    if not is_store(root):
+        return Seen.nothing()
     with api.open(root, create=False) as store:
         with store._site.catalog.read() as tx:
             changing = _changing(tx, volatile)

@@ -64,8 +64,8 @@ class Rehearsal:
 
     scenario: Scenario
     place: Place
-    before: Seen | None
-    after: Seen | None
+    before: Seen
+    after: Seen
     calls: list[Call]
     weight: Weight
     out_before: dict[str, str]
@@ -128,7 +128,7 @@ def rehearse(scenario: Scenario, base: Path, command: tuple[str, ...] = CASSTORE
     for folder in (place.inputs, place.store, place.out):
         folder.mkdir(parents=True)
     scenario.prepare(place)
-    before = None if scenario.broken else seen.look(place.store, scenario.volatile)
+    before = Seen.nothing() if scenario.broken else seen.look(place.store, scenario.volatile)
     played = place.copy(base / "run")
     ran = play(scenario, played, command, record=True)
     if ran.code != 0:
@@ -264,7 +264,7 @@ class _Verdict:
             self._wrong(f"{type(error).__name__}: {error}")
 
     def _wrong(self, problem: str) -> None:
-        self.problem = self.problem or problem
+        self.problem = self.problem or " ".join(problem.split())
 
     def _first(self) -> None:
         """Atomic: the state before or the state after; where the command said so, the one that it said."""
@@ -280,8 +280,8 @@ class _Verdict:
         if scenario.outside:
             states = self._outside(states)
         if not states:
-            ways = [(s, one) for s, one in (("before", self._rehearsal.before), ("after", self._rehearsal.after)) if one]
-            told = [f"{name} in {one.differs(found)}" if found else f"{name}: no store" for name, one in ways]
+            ways = {"before": self._rehearsal.before, "after": self._rehearsal.after}
+            told = [f"{name} in {one.differs(found)}" for name, one in ways.items()]
             self._wrong(f"neither before nor after: differs from {'; from '.join(told)}")
             return
         self.state += f", {'/'.join(states)}"
@@ -289,7 +289,7 @@ class _Verdict:
             self._wrong("exit code 0, but nothing was done")
         elif self._ended and "before" not in states:
             self._wrong(f"exit code {self._ended}, but the change was made")
-        if found is not None:
+        if seen.is_store(place.store):
             self._wrong("; ".join(seen.problems(place.store)))
 
     def _outside(self, states: list[str]) -> list[str]:
@@ -313,9 +313,8 @@ class _Verdict:
         seen.age(place.store)
         seen.collect(place.store)
         found = seen.look(place.store, scenario.volatile)
-        if found is None or found != self._rehearsal.after:
-            told = "no store" if found is None or self._rehearsal.after is None else found.differs(self._rehearsal.after)
-            self._wrong(f"repeated, it leads elsewhere: {told}")
+        if found != self._rehearsal.after:
+            self._wrong(f"repeated, it leads elsewhere: {found.differs(self._rehearsal.after)}")
         if scenario.outside and "after" not in self._outside(["after"]):
             self._wrong("repeated, it writes something else")
         self._wrong("; ".join(seen.leaks(place.store)))
