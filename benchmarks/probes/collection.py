@@ -1,6 +1,6 @@
 """gc on a store of which only the catalog is there: probes/collection.py STORE SHARE → one JSON object.
 
-Untags that share of the images (chosen at random), then does what `casstore gc` does as far as the catalog goes: plans,
+Untags that share of the images (half of it single versions at random, half whole products), then does what `casstore gc` does as far as the catalog goes: plans,
 collects, and plans what to rewrite, for which the live bytes of every pack that lost a layer are measured. Rewriting
 itself needs packs and is left out."""
 
@@ -49,13 +49,22 @@ def holds(held: Held) -> dict[str, dict[str, float]]:
     }
 
 
+def chosen(tags: list[tuple[str, str]], share: float) -> list[tuple[str, str]]:
+    """The tags to be deleted: products whose versions arrived side by side, so that packs die whole; and any others."""
+    count = max(2, round(len(tags) * share))
+    number = {repository: int(repository.rpartition("-")[2]) for repository, _ in tags}
+    whole = sorted(tags, key=lambda tag: number[tag[0]])[: count // 2]
+    rest = sorted(set(tags) - set(whole))
+    return whole + random.Random(1).sample(rest, count - len(whole))
+
+
 def main(root: Path, share: float) -> dict[str, Any]:
     result: dict[str, Any] = {"peak before": peak()}
     with casstore.open(root, create=False) as store:
         volume = store.volume
         with volume.catalog.read() as tx:
             tags = [(tag.repository, tag.tag) for tag in names.tags(tx)]
-        going = random.Random(1).sample(tags, max(1, round(len(tags) * share)))
+        going = chosen(tags, share)
         protocol.untag(volume.catalog, going)
         result["images deleted"] = len(going)
 

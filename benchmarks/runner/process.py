@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+#: As for an installed program: bytecode of Python modules is kept, and so not made anew at each start.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
 
 class Failed(Exception):
     """A command that was to be measured ended with an error; the text ends with what it said."""
@@ -35,6 +38,7 @@ def run(argv: Sequence[str | Path], *, cpus: set[int] | None = None, keep: bool 
         began = time.perf_counter()
         child = subprocess.Popen(
             words,
+            env=ENVIRONMENT,
             stdin=subprocess.DEVNULL,
             stdout=out if keep else subprocess.DEVNULL,
             stderr=error,
