@@ -53,10 +53,7 @@ class Worn:
 def measure(volume: Volume, key: str) -> int:
     """Bytes of a pack that live blobs use: the union of their intervals."""
     with volume.catalog.read() as tx:
-        parts = [used for _, used in query.users(tx, key)]
-    if not parts:
-        return 0
-    union = query.merge_intervals(np.concatenate(parts))
+        union = query.live_intervals(tx, key)
     return int((union[:, 1].astype(np.uint64) - union[:, 0]).sum())
 
 
@@ -112,7 +109,10 @@ class Repack:
             keys = [key for key in self._keys if key in seen]
             users = self._users(keys)
             shelf = PackShelf(
-                volume.objects, lease.id, lambda key, kind: protocol.put_begin(volume.catalog, lease.id, [(key, kind)])
+                volume.objects,
+                lease.id,
+                lambda key, kind: protocol.put_begin(volume.catalog, lease.id, [(key, kind)]),
+                chunk_digest=volume.file.chunk_digest,
             )
             frames = DeepFrames(shelf, Names(volume.file.chunk_digest), self._codec, len(os.sched_getaffinity(0)))
             try:
@@ -128,7 +128,8 @@ class Repack:
                 key = index_key()
                 protocol.put_begin(volume.catalog, lease.id, [(key, "index")])
                 segment = volume.objects.stage(lease.id, key)
-                segment.write(encode_segment([(p.pack_id, p.digests, p.addresses) for p in sealed]))
+                tables = [(p.pack_id, p.digests, p.addresses) for p in sealed]
+                segment.write(encode_segment(tables, volume.file.chunk_digest))
                 objects.append(NewObject(key, segment.size, packs=tuple(p.key for p in sealed)))
                 volume.objects.publish([*(p.staged for p in sealed), segment])
                 rewrite.repack_commit(volume.catalog, lease.id, objects)
