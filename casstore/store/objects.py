@@ -132,6 +132,7 @@ class Staged:
         """May be set until `publish`: a blob from a pipe learns its digest at the end. Its row must exist by
         then."""
         self.size = 0
+        self._handle = -1
         try:
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
         except FileNotFoundError as error:
@@ -183,6 +184,9 @@ class Staged:
     ) -> None:
         if self._handle >= 0:
             self.abort()
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class ObjectReader:
