@@ -92,7 +92,7 @@ class Ingest:
             self._index = IndexSet(volume.objects, protocol.live_segments(tx))
         self._map = table.ChunkMap()
         self._lock = threading.Lock()
-        self._shelf = PackShelf(volume.objects, lease, self._begin)
+        self._shelf = PackShelf(volume.objects, lease, self._begin, chunk_digest=volume.file.chunk_digest)
         self._pool = FramePool(self._shelf, Names(volume.file.chunk_digest), codec, self._workers)
         self._local = threading.local()
         self._builders: list[FrameBuilder] = []
@@ -211,6 +211,7 @@ class Ingest:
     def finish(self, only: Collection[Digest] | None = None) -> Written:
         """Write out what was taken (of the blobs `only` these, where given); all of it is durable when this returns,
         and nothing has a name yet."""
+        digest_kind = self._volume.file.chunk_digest
         for builder in self._builders:
             builder.close()
         self._pool.join()
@@ -239,7 +240,7 @@ class Ingest:
             key = pack_key(pack_id)
             self._begin(key, "metadata")
             meta = self._volume.objects.stage(self._lease, key)
-            positions, size = write_metadata_pack(meta, pack_id, records)
+            positions, size = write_metadata_pack(meta, pack_id, records, chunk_digest=digest_kind)
             staged.append(meta)
             objects.append(NewObject(key, size))
             for blob, at in zip(blobs, positions, strict=True):
@@ -249,7 +250,7 @@ class Ingest:
             key = index_key()
             self._begin(key, "index")
             segment = self._volume.objects.stage(self._lease, key)
-            segment.write(encode_segment([(p.pack_id, p.digests, p.addresses) for p in sealed]))
+            segment.write(encode_segment([(p.pack_id, p.digests, p.addresses) for p in sealed], digest_kind))
             staged.append(segment)
             objects.append(NewObject(key, segment.size, packs=tuple(p.key for p in sealed)))
         self._volume.objects.publish(staged)

@@ -70,18 +70,26 @@ class _Open:
 
 
 class PackShelf:
-    """The data packs that one command writes under one lease. Thread-safe.
+    """The data packs that one command writes under one lease. Thread-safe. `chunk_digest`: the store's, for the packs
+    to say.
 
     `begin(key, kind)` must have the pending row on disk before it returns (PROTOCOL: put.begin).
     """
 
     def __init__(
-        self, objects: Objects, lease: int, begin: Callable[[str, str], None], target: int = DATA_TARGET
+        self,
+        objects: Objects,
+        lease: int,
+        begin: Callable[[str, str], None],
+        target: int = DATA_TARGET,
+        *,
+        chunk_digest: str = "sha256",
     ) -> None:
         self._objects = objects
         self._lease = lease
         self._begin = begin
         self._target = target
+        self._chunk_digest = chunk_digest
         self._packs: list[_Open] = []
         self._lock = threading.Lock()
         self._sealed: dict[int, Sealed] = {}
@@ -108,7 +116,7 @@ class PackShelf:
         key = pack_key(pack_id)
         self._begin(key, "data")
         staged = self._objects.stage(self._lease, key)
-        header = pack_format.encode_header(PackKind.DATA, pack_id)
+        header = pack_format.encode_header(PackKind.DATA, pack_id, self._chunk_digest)
         staged.write(header)
         return _Open(pack_id, staged, len(header))
 
@@ -163,7 +171,8 @@ class PackShelf:
         digests = np.concatenate([c[0] for c in columns]) if columns else np.empty((0, 32), np.uint8)
         addresses = np.concatenate([c[1] for c in columns]) if columns else np.empty(0, np.uint32)
         lengths = np.concatenate([c[2] for c in columns]) if columns else np.empty(0, np.uint32)
-        tail = pack_format.encode_table(DataTable(frames, digests, addresses, lengths), pack.pack_id)
+        table = DataTable(frames, digests, addresses, lengths, self._chunk_digest)
+        tail = pack_format.encode_table(table, pack.pack_id)
         again = _parse_tail(tail, pack.size, pack.pack_id)
         if (
             not isinstance(again, DataTable)
@@ -201,13 +210,18 @@ class RecordPosition(NamedTuple):
 
 
 def write_metadata_pack(
-    staged: Staged, pack_id: bytes, records: Sequence[tuple[Record, bytes]], codec: str = "zstd:9"
+    staged: Staged,
+    pack_id: bytes,
+    records: Sequence[tuple[Record, bytes]],
+    codec: str = "zstd:9",
+    *,
+    chunk_digest: str = "sha256",
 ) -> tuple[list[RecordPosition], int]:
     """Write records (metadata, bytes) into one metadata pack; returns their positions and the pack's size.
 
     Records share frames of at most METADATA_FRAME bytes; a longer one goes on in the frames that follow.
     """
-    header = pack_format.encode_header(PackKind.METADATA, pack_id)
+    header = pack_format.encode_header(PackKind.METADATA, pack_id, chunk_digest)
     staged.write(header)
     size = len(header)
     frames: list[Frames] = []
@@ -238,7 +252,7 @@ def write_metadata_pack(
         pending += view
     if pending:
         flush()
-    tail = pack_format.encode_table(MetadataTable(_rows(frames), rows), pack_id)
+    tail = pack_format.encode_table(MetadataTable(_rows(frames), rows, chunk_digest), pack_id)
     staged.write(tail)
     return [RecordPosition(r.frame, r.offset, r.length) for r in rows], size + len(tail)
 

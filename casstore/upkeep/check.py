@@ -16,13 +16,14 @@ from ..digest import Digest
 from ..errors import CasstoreError, Damaged, NotFound
 from ..flow.naming import Names
 from ..flow.restore import BlobReader
+from ..format import pack as pack_format
 from ..format.index import IndexSegment
-from ..format.pack import DataTable
+from ..format.pack import DataTable, PackKind
 from ..model import FRAME_BITS, MAX_FRAME, BlobInfo, Progress
 from ..store import collector, names, protocol, query, rewrite
 from ..store.index import encode_segment
 from ..store.leases import Lease
-from ..store.objects import index_key, pack_id
+from ..store.objects import ObjectReader, index_key, pack_id
 from ..store.packs import Pack
 from ..store.protocol import NewObject
 from ..store.query import ObjectRow
@@ -160,6 +161,7 @@ class _Check:
     def _pack(self, row: ObjectRow) -> str:
         try:
             with self._volume.objects.open(row.key) as reader:
+                self._header(row, reader)
                 pack = Pack(reader, row.key)
                 if isinstance(pack.table, DataTable):
                     self._sound[row.key] = pack.table
@@ -169,6 +171,13 @@ class _Check:
             self._sound.pop(row.key, None)
             return str(error)
         return ""
+
+    def _header(self, row: ObjectRow, reader: ObjectReader) -> None:
+        """Readers go by the table; the header is for whoever has nothing but the pack."""
+        head = pack_format.decode_header(reader.pread(0, min(pack_format.HEADER_SIZE, reader.size)), row.key)
+        kind = PackKind.DATA if row.kind == "data" else PackKind.METADATA
+        if head != (kind, pack_id(row.key), self._volume.file.chunk_digest):
+            raise Damaged("the header is that of another pack", what=row.key, offset=0)
 
     def _frames(self, pack: Pack) -> None:
         """Every frame decoded; in a data pack every chunk compared with its name."""
@@ -242,7 +251,7 @@ class _Check:
         protocol.put_begin(volume.catalog, lease.id, [(key, "index")])
         staged = volume.objects.stage(lease.id, key)
         tables = [(pack_id(one), self._sound[one].digests, self._sound[one].addresses) for one in wanted]
-        staged.write(encode_segment(tables))
+        staged.write(encode_segment(tables, volume.file.chunk_digest))
         volume.objects.publish([staged])
         # A damaged pack keeps its cover: its chunks answer "missing" all the same, and nothing hides that it was there.
         made = NewObject(key, staged.size, packs=tuple(wanted + [k for k in unsure if k not in wanted]))

@@ -78,7 +78,7 @@ def merge_metadata(volume: Volume, group: list[ObjectRow], check: Callable[[], N
         key = pack_key(fresh)
         protocol.put_begin(volume.catalog, lease.id, [(key, "metadata")])
         staged = volume.objects.stage(lease.id, key)
-        positions, size = write_metadata_pack(staged, fresh, records)
+        positions, size = write_metadata_pack(staged, fresh, records, chunk_digest=volume.file.chunk_digest)
         volume.objects.publish([staged])
         rewrite.repack_commit(volume.catalog, lease.id, [NewObject(key, size)])
         none = np.empty((0, 2), np.uint32)

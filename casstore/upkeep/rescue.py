@@ -16,16 +16,14 @@ from ..store.volume import Volume
 def rescue(
     volume: Volume, lease: int, blobs: list[BlobInfo], codec: str, check: Callable[[], None] = lambda: None
 ) -> set[Digest]:
-    """Write blobs again, under the caller's lease; returns those that are safe now. One that cannot be read, or is
-    loose, stays as it is. The damaged objects must be marked: what they hold then counts as missing."""
+    """Write blobs again, under the caller's lease; returns those that are safe now. One that cannot be read
+    stays as it is. The damaged objects must be marked: what they hold then counts as missing."""
     opened = protocol.read_open(volume.catalog, lease, [info.digest for info in blobs])
     ingest = Ingest(volume, lease, codec=codec)
     try:
         safe: set[Digest] = set()
         for info in opened.blobs.values():
             check()
-            if info.place.state == "loose":
-                continue
             try:
                 reader = BlobReader(volume, info)
                 if info.place.state == "inline":
