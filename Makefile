@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+CORPUS ?=
+BENCH_WORK ?= build/bench
 BIN := $(VENV)/bin
 NATIVE := $(wildcard _native/*.c _native/*.h _native/*.pyx)
 
@@ -38,9 +40,10 @@ lint-types: build
 lint-rooms: build
 	$(BIN)/lint-imports
 
-bench: build ## kernels, in MB/s per core
+bench: build ## kernels, in MB/s per core; CORPUS=DIR: whole commands beside the installed peers, too
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
-	$(BIN)/python -m pytest benchmarks $(BENCH_ARGS)
+	$(BIN)/python -m pytest benchmarks
+	$(if $(CORPUS),$(BIN)/python benchmarks/run.py --corpus $(CORPUS) --work $(BENCH_WORK) $(BENCH_ARGS))
 
 clean: ## the environment and everything built
 	rm -rf $(VENV) build dist *.egg-info casstore/kernels/*.so

@@ -1,15 +1,15 @@
 """gc on a store of which only the catalog is there: probes/collection.py STORE SHARE → one JSON object.
 
-Untags that share of the images (half of it single versions at random, half whole products), then does what `casstore gc` does as far as the catalog goes: plans,
-collects, and plans what to rewrite, for which the live bytes of every pack that lost a layer are measured. Rewriting
-itself needs packs and is left out."""
+Untags that share of the images (half of it single versions at random, half whole products), then does what `casstore
+gc` does as far as the catalog goes: plans, collects, and plans what to rewrite, for which the live bytes of every pack
+that lost a layer are measured. Rewriting itself needs packs and is left out. Times in seconds; `held`: each write
+transaction's name and how long it held the lock."""
 
 from __future__ import annotations
 
 import json
 import random
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -20,33 +20,10 @@ import casstore
 from casstore.store import collector, names, protocol
 from casstore.upkeep import gc, records, repack
 
-Held = list[tuple[str, float]]
-
 
 def peak() -> int:
     """Most memory that this process has had so far (bytes)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-
-
-def percentile(values: list[float], share: float) -> float:
-    """0 where there is no value."""
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))] if values else 0.0
-
-
-def holds(held: Held) -> dict[str, dict[str, float]]:
-    """For each kind of transaction, and for all: how long (ms) it held the write lock."""
-    kinds: dict[str, list[float]] = {"all": [seconds * 1e3 for _, seconds in held]}
-    for name, seconds in held:
-        kinds.setdefault(name, []).append(seconds * 1e3)
-    return {
-        name: {
-            "count": len(values),
-            "median": statistics.median(values) if values else 0.0,
-            "p99": percentile(values, 0.99),
-            "max": max(values, default=0.0),
-        }
-        for name, values in kinds.items()
-    }
 
 
 def chosen(tags: list[tuple[str, str]], share: float) -> list[tuple[str, str]]:
@@ -74,7 +51,7 @@ def main(root: Path, share: float) -> dict[str, Any]:
             result[name] = time.perf_counter() - began
             return made
 
-        held: Held = []
+        held: list[tuple[str, float]] = []
         plan = timed("plan", lambda: gc.make_plan(volume, 0.0))
         result["planned"] = {"blobs": len(plan.garbage.blobs), "objects": len(plan.garbage.objects)}
         result["peak after plan"] = peak()
@@ -87,7 +64,7 @@ def main(root: Path, share: float) -> dict[str, Any]:
         result["packs to rewrite"] = len(worn)
         timed("note measured", lambda: collector.gc_clean(volume.catalog, fine))
         timed("plan merging", lambda: (records.metadata_groups(volume), records.segment_plan(volume)))
-        result["holds"] = holds(held)
+        result["held"] = held
     result["peak"] = peak()
     return result
 

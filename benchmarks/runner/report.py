@@ -85,7 +85,7 @@ class Report:
                 "rounds": self.rounds,
                 "rows": [asdict(row) for row in self.rows],
                 "runs": {
-                    job: {name: [asdict(one) for one in runs] for name, runs in by.items()}
+                    job: {name: [asdict(one) | {"out": ""} for one in runs] for name, runs in by.items()}
                     for job, by in self.runs.items()
                 },
                 "notes": self.notes,
