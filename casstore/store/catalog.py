@@ -113,9 +113,7 @@ class Catalog:
         self.root = Path(root)
         self.path = self.root / "catalog.sqlite"
         if not self.path.is_file():
-            raise StoreUnusable(
-                "the store has no catalog", what=str(self.path), hint="run casstore check --repair"
-            )
+            raise StoreUnusable("the store has no catalog", what=str(self.path), hint="run casstore check --repair")
         writable = os.access(self.path, os.W_OK) and os.access(self.root, os.W_OK)
         self.read_only = not writable if read_only is None else read_only
         self.on_write: Callable[[str, float], None] | None = None
@@ -125,9 +123,7 @@ class Catalog:
         with self.read() as tx:
             version = tx.value("SELECT value FROM meta WHERE key = 'schema'")
         if version is None or int(version) > schema.VERSION:
-            raise StoreUnusable(
-                f"the catalog has schema {version}, made by a newer casstore", what=str(self.path)
-            )
+            raise StoreUnusable(f"the catalog has schema {version}, made by a newer casstore", what=str(self.path))
 
     @classmethod
     def make(cls, root: Path) -> Self:
@@ -237,9 +233,7 @@ class Catalog:
     def _connection(self) -> apsw.Connection:
         connection: apsw.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = (
-                self._read_only() if self.read_only else _connect(self.path, apsw.SQLITE_OPEN_READWRITE)
-            )
+            connection = self._read_only() if self.read_only else _connect(self.path, apsw.SQLITE_OPEN_READWRITE)
             local = self._local
             local.log_pages = 0
 

@@ -181,10 +181,6 @@ def stats(tx: Tx) -> Stats:
     }
     objects_ = {
         (row[0], row[1]): Sum(row[2], row[3], row[4])
-        for row in tx.rows(
-            "SELECT kind, state, count(*), sum(size), sum(chunk_bytes) FROM object GROUP BY kind, state"
-        )
+        for row in tx.rows("SELECT kind, state, count(*), sum(size), sum(chunk_bytes) FROM object GROUP BY kind, state")
     }
     return Stats(images_, tx.value("SELECT count(*) FROM tag"), blobs_, objects_)
-
-

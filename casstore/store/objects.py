@@ -240,9 +240,7 @@ def _pread(handle: int, what: str, size: int, offset: int, length: int) -> bytes
             parts.append(os.pread(handle, min(length - got, _PIECE), offset + got))
             got += len(parts[-1])
     except OSError as error:
-        raise Damaged(
-            error.strerror or "cannot read", what=what, offset=offset, hint="run casstore check"
-        ) from error
+        raise Damaged(error.strerror or "cannot read", what=what, offset=offset, hint="run casstore check") from error
     if got < length:
         raise Damaged("object was cut short", what=what, offset=offset + got, hint="run casstore check")
     return b"".join(parts)
@@ -370,9 +368,7 @@ class Objects:
                 raise translate(error, key) from error
             # Ancestors too: another process may have made the folder and not yet have synced the entry for
             # it.
-            folders.update(
-                dict.fromkeys((folder, *folder.parents[: len(folder.relative_to(self._objects).parts)]))
-            )
+            folders.update(dict.fromkeys((folder, *folder.parents[: len(folder.relative_to(self._objects).parts)])))
         self._sync(folders)
 
     # -- published objects

@@ -86,8 +86,7 @@ def find_blob(tx: Tx, digest: Digest) -> BlobInfo | None:
 def find_diffid(tx: Tx, diffid: Digest) -> list[BlobInfo]:
     """Live blobs whose uncompressed stream has this digest, the uncompressed ones first, then the oldest."""
     rows = tx.rows(
-        f"{_BLOB} WHERE b.diffid = ? AND b.state = 'live' AND b.damaged = 0"
-        " ORDER BY b.encoding <> 'identity', b.id",
+        f"{_BLOB} WHERE b.diffid = ? AND b.state = 'live' AND b.damaged = 0 ORDER BY b.encoding <> 'identity', b.id",
         (diffid.raw,),
     )
     return [_info(tx, row) for row in rows]
@@ -103,8 +102,7 @@ def loose_blobs(tx: Tx, *, idle_before: float, retry_refused: bool = False) -> l
     """Live loose blobs last read before that time (seconds since 1970), largest first: what may be packed."""
     refused = "" if retry_refused else " AND b.pack_refused IS NULL"
     rows = tx.rows(
-        f"{_BLOB} WHERE b.loc_state = 'loose' AND b.state = 'live' AND b.last_read <= ?{refused}"
-        " ORDER BY b.size DESC",
+        f"{_BLOB} WHERE b.loc_state = 'loose' AND b.state = 'live' AND b.last_read <= ?{refused} ORDER BY b.size DESC",
         (idle_before,),
     )
     return [_info(tx, row) for row in rows]
