@@ -129,8 +129,7 @@ def _look(
 
 
 def encode_segment(packs: Sequence[tuple[bytes, U8, U32]], chunk_digest: str = "sha256") -> bytes:
-    """A segment for packs given as (pack id, digests (n,32), addresses (n,)); `chunk_digest`: what the store names chunks
-    by."""
+    """A segment for packs given as (pack id, digests (n,32), addresses (n,)); `chunk_digest`: the store's."""
     ids = [pack_id for pack_id, _, _ in packs]
     digests = np.concatenate([d for _, d, _ in packs]) if packs else np.empty((0, 32), np.uint8)
     addresses = np.concatenate([a for _, _, a in packs]) if packs else np.empty(0, np.uint32)
