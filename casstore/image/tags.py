@@ -51,6 +51,7 @@ class _Removal:
         self._prune = prune
         self._tags: list[TagRow] = []
         self._pins: list[tuple[Digest, str]] = []
+        self._hidden: list[Digest] = []
         self._gone: set[Digest] = set()
         self._steps: list[Step] = []
 
@@ -62,14 +63,12 @@ class _Removal:
                 self._untag(tx, found, found.tag, refs)
             else:
                 self._by_id(tx, found, refs)
-        new_pins = [pin for pin in self._pins if pin[1] == ""]
         protocol.untag(
             self._volume.catalog,
             [(one.repository, one.tag) for one in self._tags],
-            pins=[pin for pin in self._pins if pin[1]],
+            pins=self._pins,
+            kept=[(digest, UNTAGGED) for digest in self._hidden],
         )
-        for digest, _ in new_pins:
-            protocol.pin(self._volume.catalog, digest, UNTAGGED)
         return self._steps
 
     def _untag(self, tx: Tx, found: Found, name: TagRow, refs: list[TagRow]) -> None:
@@ -79,7 +78,7 @@ class _Removal:
             return
         if names.image_children(tx, found.image.config):
             # A parent stays, hidden, for as long as it has children.
-            self._pins.append((found.target, ""))
+            self._hidden.append(found.target)
             return
         self._delete(tx, found.image)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from types import TracebackType
 from typing import Self
@@ -68,9 +69,6 @@ class Lease:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        # What the command did stands, or its own error says more; the collector ends the lease when it has expired.
+        with contextlib.suppress(CasstoreError):
             self.close()
-        except CasstoreError:
-            if error is None:
-                raise
-            # The command's own error says more; the collector ends the lease when it has expired.

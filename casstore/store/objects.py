@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import secrets
@@ -98,20 +99,41 @@ def sync_folder(path: Path) -> None:
 
 def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Write a small file durably and atomically: readers see the old content or the new, never a part."""
-    temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temp = path.with_name(f".{path.name}.new")
     try:
-        handle = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        handle = _open_locked(temp, mode)
         try:
             _write_all(handle, data)
             os.fsync(handle)
+            temp.rename(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temp.unlink()
+            raise
         finally:
             os.close(handle)
-        temp.rename(path)
         sync_folder(path.parent)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temp.unlink()
         raise translate(error, str(path)) from error
+
+
+def _open_locked(path: Path, mode: int) -> int:
+    """An empty file that no other process writes to meanwhile. Its name is always the same: what a killed process left
+    there is taken by the next one, and nothing piles up."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            # Whoever had it may have given it its final name since we opened it.
+            if os.path.samestat(os.fstat(handle), path.stat(follow_symlinks=False)):
+                os.ftruncate(handle, 0)
+                return handle
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
 
 
 def _write_all(handle: int, data: Buffer) -> int:
@@ -261,11 +283,13 @@ class Objects:
         here."""
         self = cls(root)
         try:
-            if not self.root.exists():
-                self.root.parent.mkdir(parents=True, exist_ok=True)
-                with contextlib.suppress(FileExistsError):
-                    self.root.mkdir(mode=0o700)
-                sync_folder(self.root.parent)
+            fresh = [self.root, *(folder for folder in self.root.parents if not folder.exists())]
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                self.root.mkdir(mode=0o700)
+            for folder in fresh:
+                with contextlib.suppress(PermissionError):  # was there already, in a folder that we may not read
+                    sync_folder(folder.parent)
             for folder in (
                 self._objects,
                 self._tmp,
@@ -278,23 +302,6 @@ class Objects:
         except OSError as error:
             raise translate(error, str(self.root)) from error
         return self
-
-    def write_store_file(self, data: bytes) -> None:
-        """Write STORE/store.json, once: where one is already there (another process was first) it stays."""
-        self._writable()
-        target = self.root / "store.json"
-        temp = self.root / f".store.json.{secrets.token_hex(4)}"
-        replace_file(temp, data)
-        try:
-            try:
-                os.link(temp, target)
-            except FileExistsError:
-                pass
-            finally:
-                temp.unlink()
-            sync_folder(self.root)
-        except OSError as error:
-            raise translate(error, str(target)) from error
 
     # -- staging
 

@@ -299,9 +299,14 @@ def _take_tag(tx: WriteTx, repository: str, tag_: str, now: float, unless: int |
 
 
 def untag(
-    catalog: Catalog, tags: Iterable[tuple[str, str]], *, pins: Iterable[tuple[Digest, str]] = ()
+    catalog: Catalog,
+    tags: Iterable[tuple[str, str]],
+    *,
+    pins: Iterable[tuple[Digest, str]] = (),
+    kept: Iterable[tuple[Digest, str]] = (),
 ) -> list[TagRow]:
-    """Remove tags, given as (repository, tag), and pins, all at once; returns the tags that were there."""
+    """Remove tags, given as (repository, tag), and `pins`, and set the pins `kept`, all at once; returns the tags that
+    were there."""
     removed = []
     with catalog.write("untag") as tx:
         now = tx.now()
@@ -309,6 +314,8 @@ def untag(
             former = _take_tag(tx, repository, tag_, now)
             if former is not None:
                 removed.append(TagRow(repository, tag_, former, now))
+        for digest, name in kept:
+            tx.run("INSERT INTO pin (digest, name) VALUES (?, ?) ON CONFLICT DO NOTHING", (digest.raw, name))
         for digest, name in pins:
             tx.run("DELETE FROM pin WHERE digest = ? AND name = ?", (digest.raw, name))
     return removed

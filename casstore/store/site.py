@@ -39,9 +39,11 @@ def open_site(root: Path, *, create: StoreFile | None = None) -> Site:
         if create is None:
             raise StoreUnusable("not a casstore store", what=str(root), hint="make one with casstore init")
         objects = Objects.make(root)
-        Catalog.make(root).close()
-        # Last, and only if nobody was faster: a folder with a store.json is a whole store.
-        objects.write_store_file(storefile.encode(create))
+        with Catalog.make(root) as catalog, catalog.write("init"):
+            # Last, for a folder with a store.json is a whole store; and under the write lock, for others may be making
+            # it too: the first one's stays.
+            if read_store_file(root) is None:
+                objects.write_file(STORE_FILE, storefile.encode(create))
         file = read_store_file(root)
         if file is None:
             raise StoreUnusable("the store vanished while it was made", what=str(root))

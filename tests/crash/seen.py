@@ -62,8 +62,13 @@ def look(root: Path, volatile: Sequence[str] = ()) -> Seen:
         with store._site.catalog.read() as tx:
             changing = _changing(tx, volatile)
             seen = _names(tx, changing)
-            targets = [Digest.unpack(row[0]) for row in tx.rows("SELECT target.digest FROM blob target WHERE "
-                       "id IN (SELECT target FROM tag) OR digest IN (SELECT digest FROM pin) AND state = 'live'")]
+            targets = [
+                Digest.unpack(row[0])
+                for row in tx.rows(
+                    "SELECT target.digest FROM blob target WHERE "
+                    "id IN (SELECT target FROM tag) OR digest IN (SELECT digest FROM pin) AND state = 'live'"
+                )
+            ]
             held = {digest for target in targets for digest in closure(tx, target)}
         blobs = {}
         for digest in sorted(held):

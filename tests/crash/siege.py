@@ -1,6 +1,6 @@
 """The whole siege: every scenario, every siege, every point. `make siege`, or
 
-    python tests/crash/siege.py --json report.json [--scenario load] [--siege kill] [--spread 4] [--jobs 2]
+python tests/crash/siege.py --json report.json [--scenario load] [--siege kill] [--spread 4] [--jobs 2]
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ def states(outcomes: list[Outcome]) -> str:
     for one in outcomes:
         found[one.siege][one.state] += 1
     return "\n".join(
-        f"{name}: " + " · ".join(f"{state} {n}" for state, n in found[name].most_common()) for name in SIEGES if name in found
+        f"{name}: " + " · ".join(f"{state} {n}" for state, n in found[name].most_common())
+        for name in SIEGES
+        if name in found
     )
 
 

@@ -99,7 +99,17 @@ class Rehearsal:
         top = os.path.realpath(self.place.here)
         # The recorded run was on a copy under another name.
         moved = [
-            Call(c.number, c.name, c.kind, _moved(c.path, run, top), _moved(c.other, run, top), c.offset, c.length, c.data, c.done)
+            Call(
+                c.number,
+                c.name,
+                c.kind,
+                _moved(c.path, run, top),
+                _moved(c.other, run, top),
+                c.offset,
+                c.length,
+                c.data,
+                c.done,
+            )
             for c in self.calls
         ]
         found: set[bytes] = set()
@@ -167,9 +177,7 @@ def play(
     argv = [*command, "--store", str(place.store), *place.filled(scenario.argv)]
     stdin = None if scenario.stdin is None else _pipe(place.inputs / scenario.stdin)
     try:
-        return tracing.run(
-            argv, roots=[place.here], decide=decide, record=record, stdin=stdin, environment=ENVIRONMENT
-        )
+        return tracing.run(argv, roots=[place.here], decide=decide, record=record, stdin=stdin, environment=ENVIRONMENT)
     finally:
         if stdin is not None:
             os.close(stdin)

@@ -370,7 +370,13 @@ def _filter() -> tuple[Any, _Program]:
     code = [(load, 0, 0, 0)]
     for at, number in enumerate(numbers):
         code.append((equal, len(numbers) - at + 3, 0, number))
-    code += [(equal, 0, 2, _OPENAT), (load, 0, 0, 32), (some, 1, 0, os.O_CREAT), (give, 0, 0, allow), (give, 0, 0, stop)]
+    code += [
+        (equal, 0, 2, _OPENAT),
+        (load, 0, 0, 32),
+        (some, 1, 0, os.O_CREAT),
+        (give, 0, 0, allow),
+        (give, 0, 0, stop),
+    ]
     packed = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in code), len(code) * 8)
     return packed, _Program(len(code), ctypes.addressof(packed))
 

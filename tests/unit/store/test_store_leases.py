@@ -85,15 +85,20 @@ def test_a_full_disk_at_renewal_is_tried_again(store: tuple[Catalog, Objects], m
         lease.check()
 
 
-def test_an_error_in_the_block_comes_first(store: tuple[Catalog, Objects], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_that_cannot_be_closed_spoils_nothing(
+    store: tuple[Catalog, Objects], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: Any) -> None:
         raise OutOfSpace("no space left")
 
     monkeypatch.setattr(protocol, "lease_close", full)
     with pytest.raises(KeyError), Lease(*store, "test"):
         raise KeyError
-    with pytest.raises(OutOfSpace), Lease(*store, "test"):
+    with Lease(*store, "test") as lease:
         pass
+    assert store[0].path.is_file()
+    with store[0].read() as tx:
+        assert tx.value("SELECT id FROM lease WHERE id = ?", (lease.id,)) == lease.id
 
 
 def test_a_killed_command_leaves_a_lease_that_expires(store: tuple[Catalog, Objects]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -272,11 +273,19 @@ def test_small_files_have_plain_names(objects: Objects, name: str) -> None:
         objects.write_file(name, b"")
 
 
-def test_the_store_file_is_written_once(objects: Objects) -> None:
-    objects.write_store_file(b"first")
-    objects.write_store_file(b"second")
-    assert objects.read_file("store.json") == b"first"
-    assert {path.name for path in objects.root.iterdir()} == {"objects", "tmp", "store.json"}
+def test_what_a_killed_writer_left_is_taken_by_the_next(objects: Objects) -> None:
+    (objects.root / ".epoch.new").write_bytes(b"half of a longer")
+    objects.write_file("epoch", b"whole")
+    assert objects.read_file("epoch") == b"whole"
+    assert {path.name for path in objects.root.iterdir()} == {"objects", "tmp", "epoch"}
+
+
+def test_many_write_the_same_small_file(objects: Objects) -> None:
+    contents = [bytes([65 + n]) * 3000 * (n + 1) for n in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda data: objects.write_file("epoch", data), contents * 8))
+    assert objects.read_file("epoch") in contents
+    assert {path.name for path in objects.root.iterdir()} == {"objects", "tmp", "epoch"}
 
 
 def test_a_failed_replacement_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,7 +357,6 @@ def test_a_read_only_store_reads_and_refuses(objects: Objects) -> None:
         lambda: locked.make_staging(2),
         lambda: locked.remove_staging(1),
         lambda: locked.write_file("epoch", b"x"),
-        lambda: locked.write_store_file(b"x"),
     ]
     for action in actions:
         with pytest.raises(ReadOnlyStore, match="store is read-only"):
