@@ -55,7 +55,7 @@ def main(root: Path, share: float) -> dict[str, Any]:
         plan = timed("plan", lambda: gc.make_plan(volume, 0.0))
         result["planned"] = {"blobs": len(plan.garbage.blobs), "objects": len(plan.garbage.objects)}
         result["peak after plan"] = peak()
-        volume.catalog.on_write = lambda name, seconds: held.append((name, seconds))
+        volume.catalog.on_write.append(lambda name, seconds: held.append((name, seconds)))
         done = timed("collect", lambda: collector.collect(volume.catalog, volume.objects, grace=0.0))
         result["collected"] = {"blobs": done.blobs_purged, "objects": done.objects_deleted}
         with volume.catalog.read() as tx:

@@ -105,8 +105,8 @@ def _translate(error: apsw.Error, what: str) -> CasstoreError:
 class Catalog:
     """The catalog of the store at `root`. Thread-safe; not to be carried across a fork.
 
-    `read_only`: True opens for reading only, None finds out whether the files may be written. `on_write(name,
-    seconds)`, where set, is told after each write transaction how long it held the write lock.
+    `read_only`: True opens for reading only, None finds out whether the files may be written. Each of `on_write` is
+    called after a write transaction of this process with its name and the seconds that it held the write lock.
     """
 
     def __init__(self, root: Path, *, read_only: bool | None = None) -> None:
@@ -116,7 +116,7 @@ class Catalog:
             raise StoreUnusable("the store has no catalog", what=str(self.path), hint="run casstore check --repair")
         writable = os.access(self.path, os.W_OK) and os.access(self.root, os.W_OK)
         self.read_only = not writable if read_only is None else read_only
-        self.on_write: Callable[[str, float], None] | None = None
+        self.on_write: list[Callable[[str, float], None]] = []
         self._local = threading.local()
         self._open: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
         self._lock = threading.Lock()
@@ -192,8 +192,8 @@ class Catalog:
                     connection.execute("ROLLBACK")
                 raise
             tx.held = time.perf_counter() - began
-            if self.on_write is not None:
-                self.on_write(name, tx.held)
+            for told in tuple(self.on_write):
+                told(name, tx.held)
             # Not SQLite's automatic checkpoint: that one runs inside COMMIT. This one needs no write lock.
             if self._local.log_pages > CHECKPOINT_PAGES:
                 self._checkpoint(connection)

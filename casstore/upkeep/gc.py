@@ -51,7 +51,8 @@ class GcTotals:
 
 @dataclass(frozen=True, slots=True)
 class GcReport:
-    """`rows`: the plan. `hold`: how long each transaction held the catalog's write lock (seconds)."""
+    """`rows`: the plan. `hold`: how long each transaction of this process held the catalog's write lock meanwhile
+    (seconds)."""
 
     rows: list[GcRow]
     totals: GcTotals
@@ -112,11 +113,15 @@ def gc(
         totals.seconds = time.monotonic() - began
         return GcReport(plan.rows(), totals)
     hold: list[float] = []
-    before, volume.catalog.on_write = volume.catalog.on_write, lambda _, seconds: hold.append(seconds)
+
+    def told(_: str, seconds: float) -> None:
+        hold.append(seconds)
+
+    volume.catalog.on_write.append(told)
     try:
         return _Run(volume, grace, began + budget, codec, check, progress, totals).run(began, hold)
     finally:
-        volume.catalog.on_write = before
+        volume.catalog.on_write.remove(told)
 
 
 class _Run:

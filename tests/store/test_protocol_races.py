@@ -170,7 +170,7 @@ def test_the_lock_is_let_go_between_slices(toy: Toy, monkeypatch: pytest.MonkeyP
         toy.image(f"t{number}", [f"layer{number}"])
     toy.untag(*(f"t{number}" for number in range(4)))
     held: list[str] = []
-    toy.catalog.on_write = lambda name, seconds: held.append(name)
+    toy.catalog.on_write.append(lambda name, seconds: held.append(name))
     toy.collect()
     assert held.count("gc_retire_blobs") == held.count("gc_purge_blobs") == 8
     assert toy.verdict() == []

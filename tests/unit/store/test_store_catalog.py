@@ -129,7 +129,7 @@ def test_commits_are_durable_unless_asked_otherwise(catalog: Catalog) -> None:
 
 def test_lock_times_are_told(catalog: Catalog) -> None:
     told: list[tuple[str, float]] = []
-    catalog.on_write = lambda name, seconds: told.append((name, seconds))
+    catalog.on_write.append(lambda name, seconds: told.append((name, seconds)))
     with catalog.write("a step") as tx:
         pass
     assert told == [("a step", tx.held)]
