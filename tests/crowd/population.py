@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).parent.parent)]  # workers are started without pytest
 
 import sample
 
+from casstore.digest import Digest
 from casstore.oci import build
 from casstore.oci.manifest import Descriptor
 
@@ -26,10 +23,10 @@ class Kept:
 
     image: sample.Image
     form: str
-    number: int
+    name: str
 
     def __repr__(self) -> str:
-        return f"{self.form} {self.number}"
+        return f"{self.name} {self.form}"
 
     @property
     def id(self) -> str:
@@ -62,8 +59,10 @@ class Kept:
     def archive(self, tags: Sequence[str] = ()) -> bytes:
         """As `load` takes it."""
         named = sample.Image(self.image.config, self.image.layers, tuple(tags))
-        return sample.docker_archive(named) if self.form == "docker" else sample.oci_archive(
-            named, packed=self.form == "gzip"
+        return (
+            sample.docker_archive(named)
+            if self.form == "docker"
+            else sample.oci_archive(named, packed=self.form == "gzip")
         )
 
     def differs(self, saved: bytes, tags: Sequence[str]) -> str:
@@ -82,8 +81,6 @@ class Kept:
 
 
 def descriptor(media_type: str, data: bytes) -> Descriptor:
-    from casstore.digest import Digest
-
     return Descriptor(media_type, Digest.of(data), len(data))
 
 
@@ -107,14 +104,15 @@ def layers(seed: object, count: int, scale: int) -> list[bytes]:
     return made
 
 
-def population(seed: object, images: int, scale: int) -> list[Kept]:
-    """`images` images in all forms; no two have the same ID unless they are the same image."""
+def population(seed: object, images: int, scale: int, owners: Sequence[str] = ("",)) -> list[Kept]:
+    """`images` images of each owner in all forms. All share layers, none shares an image with another."""
     chance = random.Random(f"images {seed}")
     stock = layers(seed, 2 * images, scale)
     made = []
-    for number in range(images):
-        chosen = chance.sample(stock, chance.randint(1, 4))
-        labels = {"Cmd": ["/bin/tool"], "Labels": {"number": str(number)}}
-        one = sample.image(number, layers=chosen, config=labels)
-        made += [Kept(one, form, number) for form in FORMS]
+    for owner in owners:
+        for number in range(images):
+            chosen = chance.sample(stock, chance.randint(1, 4))
+            labels = {"Cmd": ["/bin/tool"], "Labels": {"owner": owner, "number": str(number)}}
+            one = sample.image(number, layers=chosen, config=labels)
+            made += [Kept(one, form, f"{owner}{number}") for form in FORMS]
     return made

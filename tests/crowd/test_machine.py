@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 import sample
-from hypothesis import HealthCheck, settings
+from expected import Expected
+from hypothesis import HealthCheck, settings, stateful
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, invariant, precondition, rule
 from population import Kept, population
 from shrink import shrink
 
@@ -27,16 +28,12 @@ from casstore.digest import Digest
 from casstore.errors import BadInput, NotFound
 
 SECONDS = float(os.environ.get("CROWD_SECONDS", 40))
-
 MEMORY = Path("/dev/shm")
 
 KEPT = population("machine", 5, 2500)
 NAMES = ["a:1", "a:2", "b:latest", "c/d:x"]
-STOCK = [sample.noise(("piece", n), size) for n, size in enumerate((1, 300, 4096, 9000, 30_000))] + [
-    sample.text("piece", 20_000),
-    bytes(70_000),
-    b"",
-]
+STOCK = [sample.noise(("piece", n), size) for n, size in enumerate((1, 300, 4096, 9000, 30_000))]
+STOCK += [sample.text("piece", 20_000), bytes(70_000), b""]
 
 names = st.sampled_from(NAMES)
 kept = st.sampled_from(KEPT)
@@ -52,45 +49,20 @@ def content_of(drawn: list[int | bytes] | Kept) -> bytes:
     return b"".join(STOCK[one] if isinstance(one, int) else one for one in drawn)
 
 
-class Machine(RuleBasedStateMachine):
-    """`tags`: name → what it points at; `bare`: what is kept without a tag; `pinned`: blobs put by hand."""
-
+class Machine(stateful.RuleBasedStateMachine):
     runs = 0
 
     def __init__(self) -> None:
         super().__init__()
         # In memory where there is such a place: nothing here is about the disk.
         self.folder = Path(tempfile.mkdtemp(prefix="casstore-machine-", dir=MEMORY if MEMORY.is_dir() else None))
-        self.tags: dict[str, Kept] = {}
-        self.bare: set[Kept] = set()
-        self.pinned: dict[str, bytes] = {}
+        self.expected = Expected()
+        self.store: api.Store | None = None
 
     @initialize(digest=st.sampled_from(["sha256", "blake3"]), chunk=st.sampled_from([4096, 16384]))
     def make(self, digest: str, chunk: int) -> None:
         casstore.init(self.folder / "store", chunk_digest=digest, chunk_size=chunk)
         self.store = api.open(self.folder / "store")
-
-    # -- the model
-
-    def of_id(self, image_id: str) -> list[str]:
-        return [name for name, one in self.tags.items() if one.id == image_id]
-
-    def point(self, name: str, target: Kept) -> None:
-        former = self.tags.get(name)
-        self.tags[name] = target
-        self.bare.discard(target)
-        if former is not None and former not in self.tags.values():
-            self.bare.add(former)
-
-    def held(self) -> dict[str, bytes]:
-        """Every blob that something needs."""
-        found = dict(self.pinned)
-        for one in [*self.tags.values(), *self.bare]:
-            found |= one.blobs
-        return found
-
-    def ids(self) -> set[str]:
-        return {one.id for one in [*self.tags.values(), *self.bare]}
 
     # -- content in
 
@@ -100,22 +72,17 @@ class Machine(RuleBasedStateMachine):
         (self.folder / "in").write_bytes(content)
         digest = str(self.store.blobs.put(self.folder / "in", pack=pack))
         assert digest == sample.digest(content)
-        self.pinned[digest] = content
+        self.expected.pinned[digest] = content
 
-    @rule(images=st.lists(kept, min_size=1, max_size=2, unique_by=lambda one: one.id), given=st.sets(names, max_size=2),
-          pack=packing, pipe=st.booleans())
-    def load(self, images: list[Kept], given: set[str], pack: str, pipe: bool) -> None:
-        for one in images:
-            archive = one.archive(sorted(given))
-            if pipe:
-                self.load_pipe(archive, pack)
-            else:
-                (self.folder / "in").write_bytes(archive)
-                self.store.load(self.folder / "in", pack=pack)
-            for name in sorted(given):
-                self.point(name, one)
-            if not given:
-                self.bare.add(one)
+    @rule(one=kept, given=st.sets(names, max_size=2), pack=packing, pipe=st.booleans())
+    def load(self, one: Kept, given: set[str], pack: str, pipe: bool) -> None:
+        archive = one.archive(sorted(given))
+        if pipe:
+            self.load_pipe(archive, pack)
+        else:
+            (self.folder / "in").write_bytes(archive)
+            self.store.load(self.folder / "in", pack=pack)
+        self.expected.load(one, sorted(given))
 
     def load_pipe(self, archive: bytes, pack: str) -> None:
         ours, theirs = os.pipe()
@@ -132,61 +99,57 @@ class Machine(RuleBasedStateMachine):
 
     # -- names
 
-    @precondition(lambda self: self.tags)
+    @precondition(lambda self: self.expected.tags)
     @rule(data=st.data(), name=names)
     def tag(self, data: st.DataObject, name: str) -> None:
-        source = data.draw(st.sampled_from(sorted(self.tags)))
+        source = data.draw(st.sampled_from(sorted(self.expected.tags)))
         self.store.tag(source, name)
-        self.point(name, self.tags[source])
+        self.expected.point(name, self.expected.tags[source])
 
-    @precondition(lambda self: self.bare)
+    @precondition(lambda self: self.expected.bare)
     @rule(data=st.data(), name=names)
     def tag_by_id(self, data: st.DataObject, name: str) -> None:
-        image_id = data.draw(st.sampled_from(sorted({one.id for one in self.bare})))
+        image_id = data.draw(st.sampled_from(sorted({one.id for one in self.expected.bare})))
         self.store.tag(image_id, name)
         (row,) = self.store.images(name)
         # Of an image's forms any that is kept.
-        (now,) = [one for one in {*self.tags.values(), *self.bare} if one.digest == str(row.digest)]
+        (now,) = [one for one in self.expected.kept if one.digest == str(row.digest)]
         assert now.id == image_id
-        self.point(name, now)
+        self.expected.point(name, now)
 
-    @precondition(lambda self: self.tags)
+    @precondition(lambda self: self.expected.tags)
     @rule(data=st.data())
     def rmi(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(sorted(self.tags)))
+        name = data.draw(st.sampled_from(sorted(self.expected.tags)))
         steps = [step.verb for step in self.store.remove([name])]
         assert steps[0] == "Untagged" and "Error" not in steps
-        gone = self.tags.pop(name)
-        if not self.of_id(gone.id):
-            self.bare = {one for one in self.bare if one.id != gone.id}
+        self.expected.untag(name)
 
-    @precondition(lambda self: self.tags or self.bare)
+    @precondition(lambda self: self.expected.kept)
     @rule(data=st.data(), force=st.booleans())
     def rmi_by_id(self, data: st.DataObject, force: bool) -> None:
-        image_id = data.draw(st.sampled_from(sorted(self.ids())))
-        mine = self.of_id(image_id)
+        image_id = data.draw(st.sampled_from(sorted(self.expected.ids)))
+        mine = self.expected.named(image_id)
         steps = [step.verb for step in self.store.remove([image_id], force=force)]
         if len(mine) > 1 and not force:
             assert steps == ["Error"]
-            return
-        assert "Error" not in steps and steps.count("Untagged") == len(mine)
-        for name in mine:
-            del self.tags[name]
-        self.bare = {one for one in self.bare if one.id != image_id}
+        else:
+            assert "Error" not in steps and steps.count("Untagged") == len(mine)
+            self.expected.remove(image_id)
 
     @rule(name=names)
     def nothing_there(self, name: str) -> None:
-        if name not in self.tags:
+        if name not in self.expected.tags:
             assert [step.verb for step in self.store.remove([name])] == ["Error"]
             with pytest.raises(NotFound):
                 self.store.save([name], self.folder / "out")
 
-    @precondition(lambda self: self.pinned)
+    @precondition(lambda self: self.expected.pinned)
     @rule(data=st.data())
     def rm(self, data: st.DataObject) -> None:
-        digest = data.draw(st.sampled_from(sorted(self.pinned)))
+        digest = data.draw(st.sampled_from(sorted(self.expected.pinned)))
         self.store.blobs.rm([Digest.parse(digest)])
-        del self.pinned[digest]
+        del self.expected.pinned[digest]
 
     # -- upkeep
 
@@ -194,8 +157,8 @@ class Machine(RuleBasedStateMachine):
     def gc(self, grace: float, budget: float) -> None:
         self.store.gc(grace=grace, budget=budget)
         found = {str(row.digest) for row in self.store.blobs.ls()}
-        held = self.held().keys()
-        assert found == held if grace == 0.0 else found >= held
+        needed = self.expected.blobs.keys()
+        assert found == needed if grace == 0.0 else found >= needed
 
     @rule()
     def gc_dry_run(self) -> None:
@@ -212,13 +175,17 @@ class Machine(RuleBasedStateMachine):
         self.store.close()
         self.store = api.open(self.folder / "store", create=False)
 
+    @rule()
+    def df(self) -> None:
+        self.store.df()
+
     # -- content out
 
-    @precondition(lambda self: self.held())
+    @precondition(lambda self: self.expected.blobs)
     @rule(data=st.data())
     def cat(self, data: st.DataObject) -> None:
-        digest = data.draw(st.sampled_from(sorted(self.held())))
-        content = self.held()[digest]
+        digest = data.draw(st.sampled_from(sorted(self.expected.blobs)))
+        content = self.expected.blobs[digest]
         start = data.draw(st.integers(0, len(content) + 1))
         end = data.draw(st.none() | st.integers(0, len(content) + 1))
         if start > len(content) or (end is not None and end < start):
@@ -227,49 +194,45 @@ class Machine(RuleBasedStateMachine):
         else:
             assert b"".join(self.store.blobs.cat(Digest.parse(digest), start, end)) == content[start:end]
 
-    @precondition(lambda self: self.tags)
+    @precondition(lambda self: self.expected.tags)
     @rule(data=st.data(), form=st.sampled_from(["docker-archive", "oci-archive"]))
     def save(self, data: st.DataObject, form: str) -> None:
-        name = data.draw(st.sampled_from(sorted(self.tags)))
+        name = data.draw(st.sampled_from(sorted(self.expected.tags)))
         self.store.save([name], self.folder / "out", format=form)
-        assert self.tags[name].differs((self.folder / "out").read_bytes(), [name]) == ""
+        assert self.expected.tags[name].differs((self.folder / "out").read_bytes(), [name]) == ""
 
-    @precondition(lambda self: self.tags)
+    @precondition(lambda self: self.expected.tags)
     @rule(data=st.data())
     def verify(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(sorted(self.tags)))
+        name = data.draw(st.sampled_from(sorted(self.expected.tags)))
         report = self.store.verify(name)
-        assert report.ok and {str(row.digest) for row in report.rows} == self.tags[name].blobs.keys()
-
-    @rule()
-    def df(self) -> None:
-        self.store.df()
+        assert report.ok and {str(row.digest) for row in report.rows} == self.expected.tags[name].blobs.keys()
 
     @invariant()
     def same_names(self) -> None:
-        if not hasattr(self, "store"):
-            return
-        rows = self.store.images()
-        named = {f"{row.repository}:{row.tag}": str(row.digest) for row in rows if row.tag}
-        assert named == {name: one.digest for name, one in self.tags.items()}
-        nameless = {str(row.id) for row in rows if not row.tag}
-        assert nameless == {one.id for one in self.bare if not self.of_id(one.id)}
+        if self.store is not None:
+            rows = self.store.images()
+            named = {f"{row.repository}:{row.tag}": str(row.digest) for row in rows if row.tag}
+            assert named == {name: one.digest for name, one in self.expected.tags.items()}
+            assert {str(row.id) for row in rows if not row.tag} == self.expected.nameless
+
+    # -- the end
 
     def teardown(self) -> None:
         Machine.runs += 1
         try:
-            if hasattr(self, "store"):
+            if self.store is not None:
                 self.end()
         finally:
             shutil.rmtree(self.folder)
 
     def end(self) -> None:
         """All is there; and when all is removed, nothing is."""
-        for digest, content in self.held().items():
+        for digest, content in self.expected.blobs.items():
             assert b"".join(self.store.blobs.cat(Digest.parse(digest))) == content
-        for image_id in self.ids():
+        for image_id in self.expected.ids:
             assert "Error" not in [step.verb for step in self.store.remove([image_id], force=True)]
-        self.store.blobs.rm([Digest.parse(one) for one in self.pinned])
+        self.store.blobs.rm([Digest.parse(one) for one in self.expected.pinned])
         self.store.gc(grace=0.0)
         self.store.close()
         left = [path for path in (self.folder / "store/objects").rglob("*") if path.is_file()]
@@ -294,5 +257,5 @@ def test_machine(small: None) -> None:
     )
     end = time.monotonic() + SECONDS
     while time.monotonic() < end:
-        run_state_machine_as_test(Machine, settings=few)
+        stateful.run_state_machine_as_test(Machine, settings=few)
     print(f"{Machine.runs} orders of commands")
