@@ -26,7 +26,7 @@ import apsw
 
 from ..errors import CasstoreError, Damaged, OutOfSpace, ReadOnlyStore, StoreUnusable
 from . import schema
-from .objects import replace_file
+from .objects import replace_file, sync_folder, translate
 
 BUSY_SECONDS = 60.0
 CHECKPOINT_PAGES = 2000
@@ -62,10 +62,25 @@ class Tx:
 
 
 class WriteTx(Tx):
-    """A transaction that holds the write lock."""
+    """A transaction that holds the write lock, on the catalog of the store at `root`."""
 
-    held = 0.0
-    """Seconds that the lock was held, known after the commit."""
+    def __init__(self, connection: apsw.Connection, root: Path) -> None:
+        super().__init__(connection)
+        self.root = root
+        self.held = 0.0
+        """Seconds that the lock was held, known after the commit."""
+        self.renamed = False
+        """Whether this transaction has noted that it changes names (see `references`)."""
+
+    def fits(self) -> bool:
+        """Whether the store's files are those that this catalog knows: STORE/epoch has its word. Both change under the
+        write lock only."""
+        word = str(self.value("SELECT value FROM meta WHERE key = 'epoch'"))
+        try:
+            with (self.root / "epoch").open("rb") as file:
+                return word in file.read(4096).decode("ascii", "replace").split()
+        except OSError:
+            return False
 
     def run(self, sql: str, values: Values = ()) -> int:
         """One statement, run to its end; returns the number of rows that it changed."""
@@ -126,15 +141,19 @@ class Catalog:
             raise StoreUnusable(f"the catalog has schema {version}, made by a newer casstore", what=str(self.path))
 
     @classmethod
-    def make(cls, root: Path) -> Self:
-        """Make the catalog where there is none; several may do it at once. Returns it opened."""
+    def make(cls, root: Path, *, lost: str = "") -> Self:
+        """Make the catalog where there is none; several may do it at once. Returns it opened.
+
+        `lost`: why a store that had one gets a new one. It does not fit the store's files then, so that nothing is
+        deleted, until `check` has filled it.
+        """
         path = Path(root) / "catalog.sqlite"
         try:
             connection = _connect(path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
             try:
                 path.chmod(0o600)
                 connection.execute("BEGIN IMMEDIATE")
-                tx = WriteTx(connection)
+                tx = WriteTx(connection, path.parent)
                 if tx.value("SELECT 1 FROM sqlite_master WHERE name = 'meta'") is None:
                     tx.script(schema.TABLES)
                     epoch = secrets.token_hex(16)
@@ -142,15 +161,51 @@ class Catalog:
                         "INSERT INTO meta (key, value) VALUES (?, ?)",
                         [("schema", str(schema.VERSION)), ("epoch", epoch), ("created", f"{tx.now():.3f}")],
                     )
+                    if lost:
+                        tx.run("INSERT INTO meta (key, value) VALUES ('lost', ?)", (lost,))
+                        # Numbers of leases must not come again: a process of before may still hold one.
+                        first = tx.insert(
+                            "INSERT INTO lease (id, opened_gen, expires, purpose) VALUES (?, 0, 0, '')",
+                            (secrets.randbits(48),),
+                        )
+                        tx.run("DELETE FROM lease WHERE id = ?", (first,))
                     # Under the write lock and before the commit: a crash between leaves a file that the next
                     # maker overwrites, never a catalog whose file is missing.
-                    replace_file(path.with_name("epoch"), f"{epoch}\n".encode())
+                    replace_file(path.with_name("epoch"), f"{'lost' if lost else epoch}\n".encode())
                 tx.run("COMMIT")
             finally:
                 connection.close()
         except apsw.Error as error:
             raise _translate(error, str(path)) from error
         return cls(root)
+
+    @staticmethod
+    def set_aside(root: Path) -> None:
+        """Move the catalog of a store, as far as it is there, into STORE/quarantine. Nobody may be using it."""
+        folder = Path(root) / "quarantine"
+        suffix = secrets.token_hex(4)
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            for part in ("-shm", "-wal", ""):
+                path = Path(root) / f"catalog.sqlite{part}"
+                if path.exists():
+                    path.rename(folder / f"catalog.{suffix}.sqlite{part}")
+            sync_folder(folder)
+            sync_folder(Path(root))
+        except OSError as error:
+            raise translate(error, str(folder)) from error
+
+    def examine(self) -> str:
+        """What is wrong with the database itself, as SQLite tells it; "" if nothing is."""
+        try:
+            with self.read() as tx:
+                told = [str(row[0]) for row in tx.rows("PRAGMA integrity_check(4)")]
+                torn = tx.row("PRAGMA foreign_key_check")
+        except Damaged as error:
+            return error.message
+        if told != ["ok"]:
+            return "; ".join(" ".join(line.split()) for line in told)
+        return "" if torn is None else f"a row of {torn[0]} points at none of {torn[2]}"
 
     # -- transactions
 
@@ -183,7 +238,7 @@ class Catalog:
             connection.execute("PRAGMA synchronous = FULL" if durable else "PRAGMA synchronous = NORMAL")
             connection.execute("BEGIN IMMEDIATE")
             began = time.perf_counter()
-            tx = WriteTx(connection)
+            tx = WriteTx(connection, self.root)
             try:
                 yield tx
                 connection.execute("COMMIT")

@@ -423,15 +423,32 @@ class Objects:
             folders[path.parent] = None
         self._sync(folders)
 
+    def quarantine(self, key: str) -> bool:
+        """Move an object's file out of the way, below STORE/quarantine; False where it is missing."""
+        self._writable()
+        source = self._objects / check_key(key)
+        target = self.root / "quarantine" / key
+        try:
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            while target.exists():  # a file that was brought back once: no copy of it is lost
+                target = target.with_name(target.name + "~")
+            source.rename(target)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise translate(error, key) from error
+        self._sync([source.parent, target.parent])
+        return True
+
     # -- small named files at the root
 
-    def read_file(self, name: str, limit: int = 1 << 20) -> bytes | None:
-        """The content of STORE/<name> (store.json, epoch, …), None where missing. More than `limit` bytes:
-        Damaged."""
+    def read_file(self, name: str, limit: int = 1 << 20, *, part: bool = False) -> bytes | None:
+        """The content of STORE/<name> (store.json, epoch, …), None where missing. More than `limit` bytes: Damaged, or
+        with `part` left out."""
         path = self._named(name)
         try:
             with path.open("rb") as file:
-                data = file.read(limit + 1)
+                data = file.read(limit if part else limit + 1)
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import msgspec
 
 from ..digest import Digest
-from ..errors import NotFound
+from ..errors import LeaseLost, NotFound
 from ..model import BlobInfo, ImageRow, NewBlob, Place, TagRow
-from . import query, rows, rules
+from . import query, references, rows, rules
 from .catalog import Catalog, Tx, WriteTx
 from .objects import check_key
 from .rows import NewObject as NewObject  # what callers of commit make
@@ -55,7 +55,7 @@ def name_blobs(catalog: Catalog, lease: int, digests: Iterable[Digest]) -> set[D
     present = set()
     with catalog.write("name_blobs") as tx:
         opened = rows.opened_gen(tx, lease)
-        for digest in dict.fromkeys(digests):
+        for digest in dict.fromkeys(digests if rules.trusted(tx) else ()):
             row = tx.row("SELECT id, state, retired_gen, damaged FROM blob WHERE digest = ?", (digest.raw,))
             if row is not None and not row[3] and rules.seen(row[1], row[2], opened):
                 rows.name_blob(tx, lease, row[0])
@@ -69,7 +69,7 @@ def name_objects(catalog: Catalog, lease: int, keys: Iterable[str]) -> set[str]:
     present = set()
     with catalog.write("name_objects") as tx:
         opened = rows.opened_gen(tx, lease)
-        for key in dict.fromkeys(keys):
+        for key in dict.fromkeys(keys if rules.trusted(tx) else ()):
             row = tx.row("SELECT id, state, retired_gen, damaged FROM object WHERE key = ?", (key,))
             if row is not None and not row[3] and rules.seen(row[1], row[2], opened):
                 rows.name_object(tx, lease, row[0])
@@ -122,6 +122,7 @@ class Commit:
         self.lease = lease
         self.opened = rows.opened_gen(tx, lease)
         self.now = tx.now()
+        self.trusted = rules.trusted(tx)
         self.described = {one.key: one for one in objects}
         self.woken: set[int] = set()
         self.ids: dict[Digest, int] = {}
@@ -149,7 +150,7 @@ class Commit:
             _put_image(tx, self.require(image.manifest, "image"), image)
         for digest, name in pins:
             self.wake_seen(digest)
-            tx.run("INSERT INTO pin (digest, name) VALUES (?, ?) ON CONFLICT DO NOTHING", (digest.raw, name))
+            _put_pin(tx, digest, name)
         for repository, tag_, target in tags:
             _put_tag(tx, repository, tag_, self.require(target, f"{repository}:{tag_}"), self.now, keep)
         return kept
@@ -158,7 +159,7 @@ class Commit:
         """Make the blob's row live with our bytes; False where a live one stays."""
         tx = self.tx
         row = tx.row("SELECT id, state, damaged FROM blob WHERE digest = ?", (blob.digest.raw,))
-        if row is not None and row[1] == "live" and not row[2]:
+        if row is not None and row[1] == "live" and not row[2] and self.trusted:
             self.ids[blob.digest] = row[0]
             return False
         edges = self.edges(blob.place)
@@ -209,10 +210,14 @@ class Commit:
                 rows.put_covers(self.tx, segment, covered)
 
     def require(self, digest: Digest, why: str) -> int:
-        """The id of a blob that is live now, or is retired but present under our lease and revived."""
+        """The id of a blob that is live now, or is retired but present under our lease and revived. It is in this
+        commit, or has not been found damaged since it was named."""
+        ours = digest in self.ids
         found = self.wake_seen(digest)
         if found is None:
             raise NotFound(f"blob {digest} is not in the store", what=why)
+        if not ours and rules.suspect(self.tx, found):
+            raise LeaseLost(f"blob {digest} was found damaged meanwhile; nothing was changed, try again", what=why)
         return found
 
     def wake_seen(self, digest: Digest) -> int | None:
@@ -264,6 +269,7 @@ def tag(catalog: Catalog, repository: str, tag_: str, target: Digest, *, keep: s
 
 
 def _put_tag(tx: WriteTx, repository: str, tag_: str, target: int, now: float, keep: str | None) -> Digest | None:
+    references.changed(tx)
     former = _take_tag(tx, repository, tag_, now, unless=target)
     tx.run(
         "INSERT INTO tag (repository, tag, target, created) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -290,6 +296,7 @@ def _take_tag(tx: WriteTx, repository: str, tag_: str, now: float, unless: int |
     )
     if row is None or row[1] == unless:
         return None
+    references.changed(tx)
     tx.run("DELETE FROM tag WHERE repository = ? AND tag = ?", (repository, tag_))
     tx.run(
         "INSERT INTO tag_history (repository, tag, target, until) VALUES (?, ?, ?, ?)",
@@ -317,7 +324,8 @@ def untag(
         for digest, name in kept:
             tx.run("INSERT INTO pin (digest, name) VALUES (?, ?) ON CONFLICT DO NOTHING", (digest.raw, name))
         for digest, name in pins:
-            tx.run("DELETE FROM pin WHERE digest = ? AND name = ?", (digest.raw, name))
+            if tx.run("DELETE FROM pin WHERE digest = ? AND name = ?", (digest.raw, name)):
+                references.changed(tx)
     return removed
 
 
@@ -327,16 +335,22 @@ def pin(catalog: Catalog, digest: Digest, name: str) -> bool:
     A retired blob is not here: a pin does not bring it back, and does not stop its purge.
     """
     with catalog.write("pin") as tx:
-        tx.run("INSERT INTO pin (digest, name) VALUES (?, ?) ON CONFLICT DO NOTHING", (digest.raw, name))
+        _put_pin(tx, digest, name)
         return bool(tx.value("SELECT state FROM blob WHERE digest = ?", (digest.raw,)) == "live")
+
+
+def _put_pin(tx: WriteTx, digest: Digest, name: str) -> None:
+    if tx.run("INSERT INTO pin (digest, name) VALUES (?, ?) ON CONFLICT DO NOTHING", (digest.raw, name)):
+        references.changed(tx)
 
 
 def unpin(catalog: Catalog, digest: Digest, name: str | None = None) -> bool:
     """Remove one pin, or all pins of a digest; returns whether there was one."""
     with catalog.write("unpin") as tx:
-        if name is None:
-            return tx.run("DELETE FROM pin WHERE digest = ?", (digest.raw,)) > 0
-        return tx.run("DELETE FROM pin WHERE digest = ? AND name = ?", (digest.raw, name)) > 0
+        found = tx.run("DELETE FROM pin WHERE digest = ? AND (? IS NULL OR name = ?)", (digest.raw, name, name)) > 0
+        if found:
+            references.changed(tx)
+        return found
 
 
 # -- reading

@@ -105,11 +105,13 @@ def revive(tx: WriteTx, blob_id: int) -> None:
 def use_object(tx: WriteTx, lease: int, opened: int, key: str, described: NewObject | None) -> int:
     """Make an object live for a blob that is about to depend on it; returns its id.
 
-    Ours and pending, live, or retired but seen: else it cannot be relied on (LeaseLost).
+    Ours and pending, live, or retired but seen, and not found damaged: else it cannot be relied on (LeaseLost).
     """
     row = tx.row("SELECT id, state, retired_gen, lease FROM object WHERE key = ?", (key,))
     if row is None or not ((row[1] == "pending" and row[3] == lease) or rules.seen(row[1], row[2], opened)):
         raise LeaseLost("an object that this command relies on is gone; nothing was changed", what=key)
+    if rules.unsound(tx, row[0]):
+        raise LeaseLost("an object that this command relies on was found damaged; nothing was changed", what=key)
     if row[1] == "pending":
         if described is None:
             raise UsageError("the commit does not describe this object", what=key)

@@ -39,6 +39,22 @@ def taggable(state: str) -> bool:
     return state == "live"
 
 
+def trusted(tx: WriteTx) -> bool:
+    """Rule 16. A catalog that does not fit the store's files is one from a backup, or a new one in the place of one
+    that was lost: it may name what is gone. Until `check` has looked, whatever it says is here counts as missing."""
+    return tx.fits()
+
+
+def suspect(tx: Tx, blob_id: int) -> bool:
+    """Rule 17. What was found damaged answers "missing", at the commit too: between name and commit it may be found."""
+    return bool(tx.value("SELECT damaged FROM blob WHERE id = ?", (blob_id,)))
+
+
+def unsound(tx: Tx, object_id: int) -> bool:
+    """Rule 17, of an object."""
+    return bool(tx.value("SELECT damaged FROM object WHERE id = ?", (object_id,)))
+
+
 #: What holds a blob whatever its parents: tags, pins, names, youth. One value: the newest `created` that is
 #: not young (grace).
 RETIRE_BLOB = """

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from ..codec import frame
 from ..errors import UsageError
+from . import references
 from .catalog import Catalog, Tx
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -64,6 +65,7 @@ def change(catalog: Catalog, key: str, value: str) -> None:
     except ValueError as error:
         raise UsageError(f'invalid value "{value}" for {key}: expected {error}') from None
     with catalog.write("config") as tx:
+        references.changed(tx)
         tx.run("INSERT OR REPLACE INTO config (key, value) VALUES (?, ?)", (key, value))
 
 
