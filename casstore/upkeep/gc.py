@@ -163,6 +163,8 @@ class _Run:
                 records.merge_metadata(volume, group, self._check)
             except (Damaged, NotFound) as error:
                 self._spoilt(error, [row.key for row in group])
+        if worn or metadata:
+            self._collect()  # a segment merged now need not list what was just rewritten
         segments = records.segment_plan(volume)
         if segments is not None:
             records.merge_segments(volume, segments)

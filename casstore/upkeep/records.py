@@ -122,6 +122,8 @@ def merge_segments(volume: Volume, plan: SegmentPlan) -> bool:
     """
     with Lease(volume.catalog, volume.objects, "gc: merge index") as lease:
         with volume.catalog.read() as tx:
+            if rewrite.still_live(tx, plan.keys) is None:
+                return False  # and their files may be gone; those of live ones stay from here on
             gone = set(query.gone_packs(tx, plan.keys))
             covered = query.covered_packs(tx, plan.keys)
         segments = []
