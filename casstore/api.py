@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -40,9 +40,18 @@ if TYPE_CHECKING:
 MIN_CHUNK, MAX_CHUNK = 4 << 10, 256 << 10
 
 
-def open(path: str | Path = "casstore", *, create: bool = True, progress: Progress | None = None) -> Store:
-    """Open the store at `path`; with `create`, make it where there is none. StoreUnusable otherwise."""
-    return Store(Path(path), create=create, progress=progress)
+def open(
+    path: str | Path = "casstore",
+    *,
+    create: bool = True,
+    progress: Progress | None = None,
+    decided: Callable[[], None] | None = None,
+) -> Store:
+    """Open the store at `path`; with `create`, make it where there is none. StoreUnusable otherwise.
+
+    `decided` is called just before what a command does becomes visible: to interrupt it from there on is too late.
+    """
+    return Store(Path(path), create=create, progress=progress, decided=decided)
 
 
 def init(path: str | Path, *, chunk_digest: str = "sha256", chunk_size: int = 16 << 10) -> None:
@@ -67,10 +76,13 @@ def _new_store(chunk_digest: str = "sha256", cutter: Cutter | None = None) -> St
 class Store:
     """An open store. Any number of threads and processes may work on one store at the same time."""
 
-    def __init__(self, root: Path, *, create: bool, progress: Progress | None) -> None:
+    def __init__(
+        self, root: Path, *, create: bool, progress: Progress | None, decided: Callable[[], None] | None = None
+    ) -> None:
         self.root = root
         self.progress = progress
         self._site = open_site(root, create=_new_store() if create else None)
+        self._site.catalog.on_final = decided
         self._stop = threading.Event()
         self.blobs = Blobs(self)
         self.config = Config(self)

@@ -51,11 +51,11 @@ class App:
     def open(self) -> Store:
         """The store, made on first use; closed when the command ends."""
         from .. import api
-        from .progress import for_terminal
+        from .progress import decided, for_terminal
 
         context = click.get_current_context()
         progress = context.with_resource(for_terminal(self.quiet))
-        return context.with_resource(api.open(self.location, progress=progress))
+        return context.with_resource(api.open(self.location, progress=progress, decided=decided.set))
 
 
 pass_app = click.make_pass_decorator(App, ensure=True)

@@ -28,6 +28,8 @@ _PATIENCE = 0.5
 
 #: Set when a signal asked the command to end.
 stopped = threading.Event()
+#: Set when what the command was called for is about to become visible: a signal is too late then.
+decided = threading.Event()
 
 
 class Silent:

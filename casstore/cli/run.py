@@ -14,7 +14,7 @@ import click
 from ..errors import CasstoreError, Interrupted, OutOfSpace
 from .base import counted
 from .output import visible
-from .progress import stopped
+from .progress import decided, stopped
 from .root import call, root
 from .streams import silence_stdout
 
@@ -24,6 +24,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 def run(argv: Sequence[str]) -> int:
     """Run `casstore ARGV…`; returns the exit code. Raises (a traceback) only where CASSTORE_DEBUG is set."""
     stopped.clear()
+    decided.clear()
     _catch_signals()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and hasattr(stream, "reconfigure"):
@@ -96,6 +97,8 @@ def _catch_signals() -> None:
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
+        if decided.is_set():
+            return  # it ends at once by itself, and says that it was done
         stopped.set()
         raise KeyboardInterrupt
 

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..codec import compression
@@ -57,7 +57,7 @@ def save(
         if isinstance(out, int):
             writing.write(_Pipe(out, step), plan, source.open)
         else:
-            with _File(Path(out), step) as file:
+            with _File(Path(out), step, volume.catalog.decided) as file:
                 writing.write(file, plan, source.open)
         step.done()
 
@@ -174,8 +174,9 @@ class _Pipe:
 class _File:
     """A file that appears under its name only when it is whole and on the disk."""
 
-    def __init__(self, path: Path, step: Step) -> None:
+    def __init__(self, path: Path, step: Step, decided: Callable[[], None]) -> None:
         self._path = path
+        self._decided = decided
         self._temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         self._step = step
         self._unsynced = 0
@@ -203,6 +204,7 @@ class _File:
         try:
             if error is None:
                 os.fsync(self._fd)
+                self._decided()
                 self._temp.rename(self._path)
                 folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
                 try:

@@ -10,6 +10,7 @@ one: the collector then deletes nothing (see `collector.turn_epoch`).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import secrets
@@ -132,6 +133,8 @@ class Catalog:
         writable = os.access(self.path, os.W_OK) and os.access(self.root, os.W_OK)
         self.read_only = not writable if read_only is None else read_only
         self.on_write: list[Callable[[str, float], None]] = []
+        self.on_final: Callable[[], None] | None = None
+        """Called just before a commit that is what its caller came for: to interrupt from there on is too late."""
         self._local = threading.local()
         self._open: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
         self._lock = threading.Lock()
@@ -224,12 +227,12 @@ class Catalog:
             raise _translate(error, str(self.path)) from error
 
     @contextmanager
-    def write(self, name: str = "", *, durable: bool = True) -> Iterator[WriteTx]:
+    def write(self, name: str = "", *, durable: bool = True, final: bool = False) -> Iterator[WriteTx]:
         """The write lock; committed at the end, rolled back by any exception. `name` is for `on_write`.
 
         A `durable` commit is on disk, with all that were before it. One that is not may be undone by a power
         loss, but only together with all that were after it: for steps of which none is relied on outside the
-        catalog.
+        catalog. `final`: see `on_final`.
         """
         if self.read_only:
             raise ReadOnlyStore(str(self.root))
@@ -241,6 +244,8 @@ class Catalog:
             tx = WriteTx(connection, self.root)
             try:
                 yield tx
+                if final:
+                    self.decided()
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
@@ -251,9 +256,15 @@ class Catalog:
                 told(name, tx.held)
             # Not SQLite's automatic checkpoint: that one runs inside COMMIT. This one needs no write lock.
             if self._local.log_pages > CHECKPOINT_PAGES:
-                self._checkpoint(connection)
+                with contextlib.suppress(apsw.Error):  # what was committed stands
+                    self._checkpoint(connection)
         except apsw.Error as error:
             raise _translate(error, str(self.path)) from error
+
+    def decided(self) -> None:
+        """What the caller came for is about to become visible: tell `on_final`."""
+        if self.on_final is not None:
+            self.on_final()
 
     def checkpoint(self) -> None:
         """Copy the log back into the database as far as no reader is in the way."""

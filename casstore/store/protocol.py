@@ -110,7 +110,7 @@ def commit(
 
     Returns the digests whose blob was live already: the store keeps that one, ours dies with the lease.
     """
-    with catalog.write("commit") as tx:
+    with catalog.write("commit", final=True) as tx:
         return Commit(tx, lease, objects).run(blobs, images, tags, pins, keep)
 
 
@@ -261,7 +261,7 @@ def tag(catalog: Catalog, repository: str, tag_: str, target: Digest, *, keep: s
     `keep` is the name of the pin that stands for "an image without a tag": the target gives up that pin, and
     a former target that no tag is left for gets it.
     """
-    with catalog.write("tag") as tx:
+    with catalog.write("tag", final=True) as tx:
         row = tx.row("SELECT id, state FROM blob WHERE digest = ?", (target.raw,))
         if row is None or not rules.taggable(row[1]):
             raise NotFound(f"blob {target} is not in the store", what=f"{repository}:{tag_}")
@@ -315,7 +315,7 @@ def untag(
     """Remove tags, given as (repository, tag), and `pins`, and set the pins `kept`, all at once; returns the tags that
     were there."""
     removed = []
-    with catalog.write("untag") as tx:
+    with catalog.write("untag", final=True) as tx:
         now = tx.now()
         for repository, tag_ in tags:
             former = _take_tag(tx, repository, tag_, now)
@@ -334,7 +334,7 @@ def pin(catalog: Catalog, digest: Digest, name: str) -> bool:
 
     A retired blob is not here: a pin does not bring it back, and does not stop its purge.
     """
-    with catalog.write("pin") as tx:
+    with catalog.write("pin", final=True) as tx:
         _put_pin(tx, digest, name)
         return bool(tx.value("SELECT state FROM blob WHERE digest = ?", (digest.raw,)) == "live")
 
@@ -346,7 +346,7 @@ def _put_pin(tx: WriteTx, digest: Digest, name: str) -> None:
 
 def unpin(catalog: Catalog, digest: Digest, name: str | None = None) -> bool:
     """Remove one pin, or all pins of a digest; returns whether there was one."""
-    with catalog.write("unpin") as tx:
+    with catalog.write("unpin", final=True) as tx:
         found = tx.run("DELETE FROM pin WHERE digest = ? AND (? IS NULL OR name = ?)", (digest.raw, name, name)) > 0
         if found:
             references.changed(tx)

@@ -64,7 +64,7 @@ def change(catalog: Catalog, key: str, value: str) -> None:
         parse(value)
     except ValueError as error:
         raise UsageError(f'invalid value "{value}" for {key}: expected {error}') from None
-    with catalog.write("config") as tx:
+    with catalog.write("config", final=True) as tx:
         references.changed(tx)
         tx.run("INSERT OR REPLACE INTO config (key, value) VALUES (?, ?)", (key, value))
 

@@ -188,7 +188,8 @@ def leaks(root: Path) -> list[str]:
         }.items():
             found += [f"left in the catalog: {what}: {row}" for row in tx.rows(sql)]
         unneeded = tx.rows(
-            "SELECT key FROM object o WHERE kind <> 'index' AND NOT EXISTS (SELECT 1 FROM place p WHERE p.object = o.id)"
+            "SELECT key FROM object o WHERE kind <> 'index'"
+            " AND NOT EXISTS (SELECT 1 FROM place p WHERE p.object = o.id)"
         )
         found += [f"left in the catalog: object that no blob uses: {key}" for (key,) in unneeded]
     catalog.close()

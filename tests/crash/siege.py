@@ -1,6 +1,6 @@
-"""The whole siege: every scenario, every siege, every point. `make siege`, or
+"""The whole siege: every scenario, every siege, every point. Run by `make siege`, or as
 
-python tests/crash/siege.py --json report.json [--scenario load] [--siege kill] [--spread 4] [--jobs 2]
+`PYTHONPATH=tests python tests/crash/siege.py --json report.json [--scenario load] [--siege kill] [--spread 4]`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 import tracing
 from scenarios import SCENARIOS, Scenario

@@ -222,10 +222,13 @@ def besiege(rehearsal: Rehearsal, point: Point, here: Path) -> Outcome:
         place = rehearsal.place.copy(here)
         strike, lasting = _STRIKES[point.siege]
         ran = play(scenario, place, rehearsal.command, (point.call, strike, lasting))
+        unsure = False
         if len(ran.calls) >= point.call:
             call = ran.calls[point.call - 1]
             what = f"{call.name} {os.path.relpath(call.path, here)}"
-        verdict = _Verdict(rehearsal, place, ran.code)
+            # The target of `save` has its new content by then; only whether it will last is not known.
+            unsure = scenario.outside and call.kind == "sync" and call.path == str(place.out)
+        verdict = _Verdict(rehearsal, place, ran.code, unsure or point.siege == "dead")
         verdict.message(ran, point.siege)
     verdict.run()
     return Outcome(
@@ -234,9 +237,14 @@ def besiege(rehearsal: Rehearsal, point: Point, here: Path) -> Outcome:
 
 
 class _Verdict:
-    """What is left after a point, held against what must hold. `ended`: the exit code, None where it was killed."""
+    """What is left after a point, held against what must hold. `ended`: the exit code, None where it was killed.
 
-    def __init__(self, rehearsal: Rehearsal, place: Place, ended: int | None) -> None:
+    `unsure`: a failed command may have made its change nevertheless, in whole. So it is with a disk that takes a commit
+    but does not confirm it, and then takes nothing more: SQLite cannot undo what it wrote to its log.
+    """
+
+    def __init__(self, rehearsal: Rehearsal, place: Place, ended: int | None, unsure: bool = False) -> None:
+        self._unsure = unsure
         self._rehearsal = rehearsal
         self._scenario = rehearsal.scenario
         self._place = place
@@ -295,7 +303,7 @@ class _Verdict:
         self.state += f", {'/'.join(states)}"
         if self._ended == 0 and "after" not in states:
             self._wrong("exit code 0, but nothing was done")
-        elif self._ended and "before" not in states:
+        elif self._ended and "before" not in states and not self._unsure:
             self._wrong(f"exit code {self._ended}, but the change was made")
         if seen.is_store(place.store):
             self._wrong("; ".join(seen.problems(place.store)))

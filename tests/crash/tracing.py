@@ -298,7 +298,7 @@ class _Tracer:
 
     def _open_file(self, tid: int, fd: int) -> bytes:
         try:
-            return os.readlink(os.fsencode(f"/proc/{tid}/fd/{fd & 0xFFFFFFFF}"))
+            return os.fsencode(Path(f"/proc/{tid}/fd/{fd & 0xFFFFFFFF}").readlink())
         except OSError:
             return b""
 
@@ -310,7 +310,8 @@ class _Tracer:
         name = self._string(address)
         if not name.startswith(b"/"):
             where = _AT_FDCWD if at is None else ctypes.c_int(at & 0xFFFFFFFF).value
-            folder = os.readlink(os.fsencode(f"/proc/{tid}/cwd")) if where == _AT_FDCWD else self._open_file(tid, where)
+            here = where == _AT_FDCWD
+            folder = os.fsencode(Path(f"/proc/{tid}/cwd").readlink()) if here else self._open_file(tid, where)
             name = folder + b"/" + name
         return os.path.normpath(os.fsdecode(name))
 

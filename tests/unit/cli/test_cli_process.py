@@ -20,6 +20,11 @@ STORE = textwrap.dedent("""
         class blobs:
             @staticmethod
             def put(source):
+                if source == "late":
+                    Store.decided()
+                    print("ready", flush=True)
+                    time.sleep(1)
+                    return "stored"
                 try:
                     print("ready", flush=True)
                     time.sleep(60)
@@ -48,8 +53,9 @@ STORE = textwrap.dedent("""
         def images(self, *_, **__):
             return []
 
-    def opened(path, progress):
+    def opened(path, progress, decided):
         Store.progress = progress
+        Store.decided = decided
         return contextlib.nullcontext(Store())
     api.open = opened
     from casstore.cli import main
@@ -71,6 +77,16 @@ def test_a_signal_unwinds_and_is_130(number: int) -> None:
     process.send_signal(number)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (130, "unwound\n", "Error: interrupted\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_commit_is_too_late(number: int) -> None:
+    """130 says that nothing was changed."""
+    process = start("blob", "put", "late")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    assert (*process.communicate(timeout=20), process.returncode) == ("stored\n", "", 0)
 
 
 @pytest.mark.parametrize("quiet", [["--quiet"], []])
