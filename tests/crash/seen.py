@@ -16,7 +16,7 @@ from casstore.errors import CasstoreError
 from casstore.image.content import closure
 from casstore.store.catalog import Catalog, Tx
 
-KNOWN = {"store.json", "catalog.sqlite", "epoch", "objects", "tmp"}
+KNOWN = {"store.json", "catalog.sqlite", "epoch", "references.json", "objects", "tmp"}
 """All that lies in STORE while nobody works on it."""
 
 Rows = list[tuple[Any, ...]]
