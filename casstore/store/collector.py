@@ -258,7 +258,8 @@ def gc_clean(catalog: Catalog, measured: Iterable[tuple[str, int]]) -> None:
 
 
 def turn_epoch(catalog: Catalog, objects: Objects) -> None:
-    """Change the random word that the catalog and STORE/epoch share; before and after files are deleted.
+    """Change the random word that the catalog and STORE/epoch share: after rows say `deleting`, before their files are
+    unlinked, each time. So no backup of the catalog fits that counts on a file which is gone.
 
     Damaged where they do not share one: the catalog is older than the files (restored from a backup), so that
     it may name what is gone and not know what is there. Nothing may then be deleted until `check` has looked.
@@ -266,16 +267,20 @@ def turn_epoch(catalog: Catalog, objects: Objects) -> None:
     with catalog.write("turn_epoch") as tx:
         epoch = _epoch(tx)
         if epoch not in _epoch_file(objects):
-            raise Damaged(
-                "the catalog does not belong to the store's files; was it restored from a backup?",
-                what=str(catalog.path),
-                hint="run casstore check --repair",
-            )
+            raise _foreign(catalog)
         # Both words in the file while the catalog changes: a crash between leaves them sharing one.
         fresh = secrets.token_hex(16)
         objects.write_file("epoch", f"{epoch}\n{fresh}\n".encode())
         tx.run("UPDATE meta SET value = ? WHERE key = 'epoch'", (fresh,))
     set_epoch(catalog, objects)
+
+
+def _foreign(catalog: Catalog) -> Damaged:
+    return Damaged(
+        "the catalog does not belong to the store's files; was it restored from a backup?",
+        what=str(catalog.path),
+        hint="run casstore check --repair",
+    )
 
 
 def set_epoch(catalog: Catalog, objects: Objects) -> None:
@@ -379,7 +384,9 @@ def collect(
     to stop: any prefix of the work is a whole. Damaged: see `turn_epoch`.
     """
     result = Collected()
-    turn_epoch(catalog, objects)
+    with catalog.write("epoch") as lock:
+        if not lock.fits():
+            raise _foreign(catalog)
     with catalog.read() as tx:
         young = tx.now() - grace
     result.leases = len(lease_expire(catalog))
@@ -412,8 +419,6 @@ def collect(
             changed += purged
         changed += drain(purgeable_objects, lambda todo: gc_purge_objects(catalog, todo))
         changed += _delete(catalog, objects, result, check)
-    if result.objects_deleted:
-        turn_epoch(catalog, objects)
     return result
 
 
@@ -425,6 +430,7 @@ def _delete(catalog: Catalog, objects: Objects, result: Collected, check: Callab
             keys = deleting(tx)
         if not keys:
             return done
+        turn_epoch(catalog, objects)
         result.bytes_deleted += sum(objects.stat(key) or 0 for key in keys)
         gc_file(objects, keys)
         dropped = gc_drop(catalog, keys)
