@@ -228,7 +228,7 @@ class BlobReader:
         if place.state == "loose":
             keys = {place.key}
         with contextlib.suppress(CasstoreError):  # a store that is read-only stays as it is
-            protocol.mark_damaged(self._volume.catalog, [self.info.digest], keys)
+            protocol.mark_damaged(self._volume.catalog, [self.info], keys)
 
     def read(self, start: int = 0, end: int | None = None, *, ahead: int | None = None) -> Iterator[memoryview]:
         """Buffers of bytes [start, end). Raises Damaged before the last buffer of a whole blob whose digest is wrong.

@@ -163,6 +163,7 @@ def verify(volume: Volume, blobs: Iterable[tuple[Digest, str]]) -> VerifyReport:
                 for _ in BlobReader(volume, info).read():
                     lease.check()
             except (Damaged, NotFound) as error:
+                lease.check()
                 problem = str(error)
             rows.append(VerifyRow(digest, kind, info.size, problem))
     return VerifyReport(rows)

@@ -7,7 +7,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from ..errors import CasstoreError, LeaseLost
+from ..errors import CasstoreError, Damaged, LeaseLost, NotFound
 from . import protocol
 from .catalog import Catalog
 from .objects import Objects
@@ -49,9 +49,9 @@ class Lease:
                 pass
 
     def check(self) -> None:
-        """Raise LeaseLost once the lease has ended: no use in going on, the commit would be refused."""
-        if self._lost:
-            raise LeaseLost("the lease of this command has ended; nothing was changed", what=f"lease {self.id}")
+        """Raise LeaseLost once the lease has ended: no use in going on, the commit would be refused. If it has not,
+        nothing that it protects was gone until now: what was found missing or rotten is."""
+        protocol.lease_holds(self._catalog, self.id)
 
     def close(self) -> None:
         """End the lease and remove its staging folder. Twice is fine."""
@@ -60,7 +60,7 @@ class Lease:
         self._ended.set()
         self._thread.join()
         # The row first: from then on the pending rows have no owner, and the folder is anybody's to remove.
-        protocol.lease_close(self._catalog, self.id)
+        self._lost = not protocol.lease_close(self._catalog, self.id)
         self._objects.remove_staging(self.id)
 
     def __enter__(self) -> Self:
@@ -72,3 +72,8 @@ class Lease:
         # What the command did stands, or its own error says more; the collector ends the lease when it has expired.
         with contextlib.suppress(CasstoreError):
             self.close()
+        # Without its lease a command finds gone what nobody kept for it. That is no damage, and no news of the store.
+        if self._lost and isinstance(error, NotFound | Damaged):
+            raise LeaseLost(
+                "the lease of this command has ended; nothing was changed", what=f"lease {self.id}"
+            ) from error

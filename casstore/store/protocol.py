@@ -40,10 +40,16 @@ def lease_renew(catalog: Catalog, lease: int, ttl: float) -> None:
         tx.run("UPDATE lease SET expires = ? WHERE id = ?", (tx.now() + ttl, lease))
 
 
-def lease_close(catalog: Catalog, lease: int) -> None:
-    """End a lease; ended already is fine. Remove its staging folder after this."""
+def lease_holds(catalog: Catalog, lease: int) -> None:
+    """LeaseLost where the lease has ended."""
+    with catalog.read() as tx:
+        rows.opened_gen(tx, lease)
+
+
+def lease_close(catalog: Catalog, lease: int) -> bool:
+    """End a lease; returns whether it still held until now. Remove its staging folder after this."""
     with catalog.write("lease_close") as tx:
-        rows.end_lease(tx, lease)
+        return rows.end_lease(tx, lease)
 
 
 # -- naming
@@ -388,12 +394,25 @@ def read_open(catalog: Catalog, lease: int, digests: Iterable[Digest]) -> Opened
 # -- damage
 
 
-def mark_damaged(catalog: Catalog, digests: Iterable[Digest] = (), keys: Iterable[str] = ()) -> None:
+def mark_damaged(catalog: Catalog, blobs: Iterable[BlobInfo] = (), keys: Iterable[str] = ()) -> None:
     """Blobs and objects found rotten: they answer "missing" from now on, so that the next good copy heals
-    them."""
+    them.
+
+    Only what is still as it was read: a blob that lies elsewhere now, or an object that was collected, has been
+    found missing by somebody who came too late, and is none the worse for it.
+    """
     with catalog.write("mark_damaged") as tx:
-        tx.many("UPDATE blob SET damaged = 1 WHERE digest = ?", ((digest.raw,) for digest in digests))
-        tx.many("UPDATE object SET damaged = 1 WHERE key = ?", ((key,) for key in keys))
+        for info in blobs:
+            found = tx.rows(
+                "SELECT b.id, o.key FROM blob b JOIN place e ON e.blob = b.id JOIN object o ON o.id = e.object"
+                " WHERE b.digest = ?",
+                (info.digest.raw,),
+            )
+            if {row[1] for row in found} == {info.place.key, *(use.key for use in info.place.uses)}:
+                tx.run("UPDATE blob SET damaged = 1 WHERE id = ?", (found[0][0],))
+        tx.many(
+            "UPDATE object SET damaged = 1 WHERE key = ? AND state IN ('live', 'retired')", ((key,) for key in keys)
+        )
 
 
 def mark_read(catalog: Catalog, digests: Iterable[Digest], coarse: float = 3600.0) -> None:

@@ -27,11 +27,12 @@ class NewObject(NamedTuple):
 # -- leases
 
 
-def end_lease(tx: WriteTx, lease: int) -> None:
-    """Delete a lease's row and all that it names: from here on nothing is granted on it."""
+def end_lease(tx: WriteTx, lease: int) -> bool:
+    """Delete a lease's row and all that it names: from here on nothing is granted on it. Returns whether there was
+    one."""
     tx.run("DELETE FROM named_blob WHERE lease = ?", (lease,))
     tx.run("DELETE FROM named_object WHERE lease = ?", (lease,))
-    tx.run("DELETE FROM lease WHERE id = ?", (lease,))
+    return tx.run("DELETE FROM lease WHERE id = ?", (lease,)) > 0
 
 
 def opened_gen(tx: Tx, lease: int) -> int:

@@ -91,11 +91,13 @@ class _Check:
         self._report = CheckReport()
         self._bad: set[str] = set()
         self._sound: dict[str, DataTable] = {}
+        self._lease: Lease | None = None
 
     def run(self) -> CheckReport:
         volume = self._volume
         self._epoch()
         with Lease(volume.catalog, volume.objects, "check") as lease:
+            self._lease = lease
             with volume.catalog.read() as tx:
                 rows = [row for row in query.objects(tx) if row.state == "live"]
             total = sum(row.size for row in rows)
@@ -114,6 +116,8 @@ class _Check:
         return self._report
 
     def _found(self, severity: str, what: str, problem: str, repaired: bool = False) -> None:
+        if self._lease is not None:
+            self._lease.check()  # without it things may go while we look at them
         self._report.findings.append(Finding(severity, what, problem, repaired))
 
     # -- the catalog and the files together
@@ -282,7 +286,7 @@ class _Check:
                 readable.append(info)
                 continue
             if self._repair:
-                protocol.mark_damaged(volume.catalog, [info.digest])
+                protocol.mark_damaged(volume.catalog, [info])
             self._found("error", str(info.digest), f"{problem}{self._whom(info.digest)}")
         return readable
 

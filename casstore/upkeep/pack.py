@@ -64,13 +64,15 @@ def pack(
                     with volume.objects.open(begun.place.key) as reader:
                         ingest.take(RangeSource(reader), expect=info.digest, what=str(info.digest)[:19])
                 except (NotFound, Damaged, DigestMismatch):
-                    protocol.mark_damaged(volume.catalog, [info.digest])
+                    lease.check()
+                    protocol.mark_damaged(volume.catalog, [begun])
                     continue
                 taken[info.digest] = begun.place.key
             written = ingest.finish(set(taken))
             for blob in written.blobs:
                 # A recipe is believed only once it was replayed from the sealed packs.
                 if not _replays(volume, blob):
+                    lease.check()
                     rewrite.pack_refuse(volume.catalog, blob.digest, "the recipe does not replay")
                 elif rewrite.pack_commit(volume.catalog, lease.id, taken[blob.digest], blob, written.objects):
                     done.append(blob.digest)

@@ -35,7 +35,7 @@ def rescue(
             safe.add(info.digest)
         written = ingest.finish(safe)
         # A commit puts new bytes only in the place of those that are marked.
-        protocol.mark_damaged(volume.catalog, safe)
+        protocol.mark_damaged(volume.catalog, [info for info in opened.blobs.values() if info.digest in safe])
         protocol.commit(volume.catalog, lease, written.blobs, objects=written.objects)
         return safe
     finally:

@@ -326,7 +326,7 @@ def test_what_is_rotten_answers_missing_and_heals(toy: Toy) -> None:
     manifest = toy.image("t", ["a", "b"])
     old = toy.info(AB)
     assert old is not None
-    protocol.mark_damaged(toy.catalog, [AB])
+    protocol.mark_damaged(toy.catalog, [old])
     lease = toy.open()
     assert protocol.name_blobs(toy.catalog, lease, [manifest, AB]) == {manifest}
     assert toy.commit(lease, toy.loose(lease, "a", "b")) == set()

@@ -130,7 +130,10 @@ def test_blobs_by_diffid_the_plain_one_first(filled: Filled, tx: Any) -> None:
 
 
 def test_damaged_blobs_are_no_source_of_content(filled: Filled) -> None:
-    protocol.mark_damaged(filled.catalog, [filled.own.digest])
+    with filled.catalog.read() as tx:
+        info = query.find_blob(tx, filled.own.digest)
+    assert info is not None
+    protocol.mark_damaged(filled.catalog, [info])
     with filled.catalog.read() as tx:
         assert [info.digest for info in query.find_diffid(tx, filled.own.digest)] == [filled.gz.digest]
 
