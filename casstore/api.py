@@ -11,6 +11,7 @@ Rooms below are imported when they are first needed: listing a store must not wa
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,9 +30,10 @@ from .model import Cutter, Progress
 from .store.site import open_site, read_store_file
 
 if TYPE_CHECKING:
-    from .image.blobs import BlobSummary, VerifyReport
+    from .image.blobs import BlobSummary
     from .image.load import LoadReport
     from .image.tags import Step
+    from .image.verify import VerifyReport
     from .store.volume import Volume
     from .upkeep.check import CheckReport
     from .upkeep.df import DfReport
@@ -46,12 +48,16 @@ def open(
     create: bool = True,
     progress: Progress | None = None,
     decided: Callable[[], None] | None = None,
+    remake: bool = False,
 ) -> Store:
     """Open the store at `path`; with `create`, make it where there is none. StoreUnusable otherwise.
 
+    `remake`: a catalog that is missing or damaged is moved away and made anew, for `check(repair=True)` to fill; else
+    that is Damaged.
+
     `decided` is called just before what a command does becomes visible: to interrupt it from there on is too late.
     """
-    return Store(Path(path), create=create, progress=progress, decided=decided)
+    return Store(Path(path), create=create, progress=progress, decided=decided, remake=remake)
 
 
 def init(path: str | Path, *, chunk_digest: str = "sha256", chunk_size: int = 16 << 10) -> None:
@@ -77,11 +83,17 @@ class Store:
     """An open store. Any number of threads and processes may work on one store at the same time."""
 
     def __init__(
-        self, root: Path, *, create: bool, progress: Progress | None, decided: Callable[[], None] | None = None
+        self,
+        root: Path,
+        *,
+        create: bool,
+        progress: Progress | None,
+        decided: Callable[[], None] | None = None,
+        remake: bool = False,
     ) -> None:
         self.root = root
         self.progress = progress
-        self._site = open_site(root, create=_new_store() if create else None)
+        self._site = open_site(root, create=_new_store() if create else None, remake=remake)
         self._site.catalog.on_final = decided
         self._stop = threading.Event()
         self.blobs = Blobs(self)
@@ -118,6 +130,17 @@ class Store:
     ) -> None:
         self.close()
 
+    @contextlib.contextmanager
+    def _naming(self, *, now: bool = False) -> Iterator[None]:
+        """Around what may change names or settings: their copy outside the catalog is brought up to date. `now`: even
+        a large one."""
+        from .store import references
+
+        try:
+            yield
+        finally:
+            references.refresh(self._site.catalog, self._site.objects, now=now)
+
     def _writing(self, pack: str | None) -> dict[str, Any]:
         """What every command that brings content needs to know; OutOfSpace where the disk is nearly full."""
         from .store import settings
@@ -146,7 +169,8 @@ class Store:
         """Load images from an archive: a path or an open descriptor. All of it, or nothing."""
         from .image.load import load
 
-        return load(self.volume, source, platform=platform, all_platforms=all_platforms, **self._writing(pack))
+        with self._naming():
+            return load(self.volume, source, platform=platform, all_platforms=all_platforms, **self._writing(pack))
 
     def save(self, references: Sequence[str], out: str | Path | int, *, format: str = "docker-archive") -> None:
         """Save images to a path or an open descriptor; `format`: docker-archive or oci-archive."""
@@ -166,7 +190,9 @@ class Store:
         """Make an image of a root file system's tar; returns its ID."""
         from .image.importing import import_image
 
-        return import_image(self.volume, source, reference, message=message, wanted=platform, **self._writing(pack))
+        more = self._writing(pack)
+        with self._naming():
+            return import_image(self.volume, source, reference, message=message, wanted=platform, **more)
 
     def images(self, pattern: str | None = None, *, all: bool = False, filters: Filters = ()) -> list[ImageSummary]:
         """The images, newest first."""
@@ -176,26 +202,21 @@ class Store:
         """Give an image a (further) name."""
         from .image.tags import tag
 
-        tag(self._site.catalog, source, target)
+        with self._naming():
+            tag(self._site.catalog, source, target)
 
     def remove(self, references: Iterable[str], *, force: bool = False, prune: bool = True) -> Iterator[Step]:
         """Remove names, and images that have none left; yields ("Untagged" | "Deleted" | "Error", text)."""
         from .image.tags import remove
 
-        return remove(self.volume, references, force=force, prune=prune)
+        with self._naming():
+            yield from remove(self.volume, references, force=force, prune=prune)
 
     def verify(self, reference: str) -> VerifyReport:
         """Read every blob of an image back and compare it with its digest."""
-        from .image.blobs import verify
-        from .image.content import closure
-        from .image.resolve import resolve
+        from .image.verify import verify
 
-        with self._site.catalog.read() as tx:
-            found = resolve(tx, reference)
-            blobs = closure(tx, found.target)
-        configs = {found.image.config}
-        kinds = [(d, "config" if d in configs else _kind(info.media_type)) for d, info in blobs.items()]
-        return verify(self.volume, kinds)
+        return verify(self.volume, reference)
 
     # -- upkeep
 
@@ -206,15 +227,16 @@ class Store:
 
         with self._site.catalog.read() as tx:
             kept = settings.everything(tx)
-        return gc(
-            self.volume,
-            dry_run=dry_run,
-            grace=GRACE if grace is None else grace,
-            budget=settings.seconds(kept["pack.budget"]) if budget is None else budget,
-            codec=kept["compression"],
-            check=self._check,
-            progress=self.progress,
-        )
+        with self._naming(now=True) if not dry_run else contextlib.nullcontext():
+            return gc(
+                self.volume,
+                dry_run=dry_run,
+                grace=GRACE if grace is None else grace,
+                budget=settings.seconds(kept["pack.budget"]) if budget is None else budget,
+                codec=kept["compression"],
+                check=self._check,
+                progress=self.progress,
+            )
 
     def check(self, *, read_data: bool = False, repair: bool = False) -> CheckReport:
         """Check every object and blob; with `read_data` every byte; with `repair` mend what can be."""
@@ -223,9 +245,10 @@ class Store:
 
         with self._site.catalog.read() as tx:
             codec = settings.get(tx, "compression")
-        return check(
-            self.volume, read_data=read_data, repair=repair, codec=codec, stop=self._check, progress=self.progress
-        )
+        with self._naming(now=True) if repair else contextlib.nullcontext():
+            return check(
+                self.volume, read_data=read_data, repair=repair, codec=codec, stop=self._check, progress=self.progress
+            )
 
     def df(self, *, verbose: bool = True) -> DfReport:
         """What the store holds and takes; with `verbose` for each image too."""
@@ -245,7 +268,8 @@ class Blobs:
         """Store a file or an open descriptor as one blob, pinned until `rm`."""
         from .image.blobs import put
 
-        return put(self._store.volume, source, **self._store._writing(pack))
+        with self._store._naming():
+            return put(self._store.volume, source, **self._store._writing(pack))
 
     def cat(self, digest: Digest, start: int = 0, end: int | None = None) -> Iterator[memoryview]:
         """A blob's bytes [start, end), verified."""
@@ -269,7 +293,8 @@ class Blobs:
         """Unpin blobs; gc takes those that nothing needs."""
         from .image.blobs import rm
 
-        rm(self._store.volume, digests)
+        with self._store._naming():
+            rm(self._store.volume, digests)
 
 
 class Config:
@@ -289,7 +314,8 @@ class Config:
         """Change one."""
         from .store import settings
 
-        settings.change(self._store._site.catalog, key, value)
+        with self._store._naming():
+            settings.change(self._store._site.catalog, key, value)
 
     def ls(self) -> dict[str, str]:
         """All of them."""
@@ -297,9 +323,3 @@ class Config:
 
         with self._store._site.catalog.read() as tx:
             return settings.everything(tx)
-
-
-def _kind(media_type: str) -> str:
-    if "index" in media_type or "manifest.list" in media_type:
-        return "index"
-    return "manifest" if "manifest" in media_type else "layer"

@@ -48,14 +48,14 @@ class App:
             data = Path.home() / ".local" / "share"
         return data / "casstore"
 
-    def open(self) -> Store:
-        """The store, made on first use; closed when the command ends."""
+    def open(self, **more: bool) -> Store:
+        """The store, made on first use; closed when the command ends. `more` is for api.open."""
         from .. import api
         from .progress import decided, for_terminal
 
         context = click.get_current_context()
         progress = context.with_resource(for_terminal(self.quiet))
-        return context.with_resource(api.open(self.location, progress=progress, decided=decided.set))
+        return context.with_resource(api.open(self.location, progress=progress, decided=decided.set, **more))
 
 
 pass_app = click.make_pass_decorator(App, ensure=True)

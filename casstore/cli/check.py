@@ -18,7 +18,8 @@ _HEADERS = {"Severity": "SEVERITY", "What": "WHAT", "Problem": "PROBLEM", "Repai
 @pass_app
 def check(app: App, context: click.Context, read_data: bool, repair: bool, form: str | None) -> None:
     """Check the store. The exit code is 1 if anything is wrong and was not repaired."""
-    report = app.open().check(read_data=read_data, repair=repair)
+    store = app.open(remake=True) if repair else app.open()
+    report = store.check(read_data=read_data, repair=repair)
     rows = [
         {
             "Severity": finding.severity,

@@ -11,6 +11,7 @@ one: the collector then deletes nothing (see `collector.turn_epoch`).
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import random
 import secrets
@@ -129,7 +130,7 @@ class Catalog:
         self.root = Path(root)
         self.path = self.root / "catalog.sqlite"
         if not self.path.is_file():
-            raise StoreUnusable("the store has no catalog", what=str(self.path), hint="run casstore check --repair")
+            raise Damaged("the store has no catalog", what=str(self.path), hint="run casstore check --repair")
         writable = os.access(self.path, os.W_OK) and os.access(self.root, os.W_OK)
         self.read_only = not writable if read_only is None else read_only
         self.on_write: list[Callable[[str, float], None]] = []
@@ -139,8 +140,11 @@ class Catalog:
         self._open: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
         self._lock = threading.Lock()
         with self.read() as tx:
-            version = tx.value("SELECT value FROM meta WHERE key = 'schema'")
-        if version is None or int(version) > schema.VERSION:
+            whole = tx.value("SELECT 1 FROM sqlite_master WHERE name = 'meta'") is not None
+            version = str(tx.value("SELECT value FROM meta WHERE key = 'schema'")) if whole else ""
+        if not version.isdecimal():
+            raise Damaged("this is no catalog", what=str(self.path), hint="run casstore check --repair")
+        if int(version) > schema.VERSION:
             raise StoreUnusable(f"the catalog has schema {version}, made by a newer casstore", what=str(self.path))
 
     @classmethod
@@ -182,21 +186,24 @@ class Catalog:
             raise _translate(error, str(path)) from error
         return cls(root)
 
-    @staticmethod
-    def set_aside(root: Path) -> None:
-        """Move the catalog of a store, as far as it is there, into STORE/quarantine. Nobody may be using it."""
-        folder = Path(root) / "quarantine"
-        suffix = secrets.token_hex(4)
+    @classmethod
+    def remake(cls, root: Path) -> None:
+        """Where the catalog is missing, or so damaged that it cannot be trusted, move it into STORE/quarantine and make
+        one anew, to be filled by `check`. Nobody else may be using it."""
+        # One at a time: who comes second must not move away what the first has made.
+        handle = os.open(Path(root) / "store.json", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            folder.mkdir(mode=0o700, exist_ok=True)
-            for part in ("-shm", "-wal", ""):
-                path = Path(root) / f"catalog.sqlite{part}"
-                if path.exists():
-                    path.rename(folder / f"catalog.{suffix}.sqlite{part}")
-            sync_folder(folder)
-            sync_folder(Path(root))
-        except OSError as error:
-            raise translate(error, str(folder)) from error
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            try:
+                with cls(root) as catalog:
+                    why = catalog.examine()
+            except Damaged as error:
+                why = error.message
+            if why:
+                _set_aside(Path(root))
+                cls.make(root, lost=why).close()
+        finally:
+            os.close(handle)
 
     def examine(self) -> str:
         """What is wrong with the database itself, as SQLite tells it; "" if nothing is."""
@@ -325,6 +332,21 @@ class Catalog:
         connection.set_busy_handler(_patience())
         connection.pragma("query_only", True)
         return connection
+
+
+def _set_aside(root: Path) -> None:
+    folder = root / "quarantine"
+    suffix = secrets.token_hex(4)
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for part in ("-shm", "-wal", ""):
+            path = root / f"catalog.sqlite{part}"
+            if path.exists():
+                path.rename(folder / f"catalog.{suffix}.sqlite{part}")
+        sync_folder(folder)
+        sync_folder(root)
+    except OSError as error:
+        raise translate(error, str(folder)) from error
 
 
 def _connect(path: Path, flags: int) -> apsw.Connection:

@@ -156,9 +156,9 @@ class Commit:
             _put_image(tx, self.require(image.manifest, "image"), image)
         for digest, name in pins:
             self.wake_seen(digest)
-            _put_pin(tx, digest, name)
+            put_pin(tx, digest, name)
         for repository, tag_, target in tags:
-            _put_tag(tx, repository, tag_, self.require(target, f"{repository}:{tag_}"), self.now, keep)
+            put_tag(tx, repository, tag_, self.require(target, f"{repository}:{tag_}"), self.now, keep)
         return kept
 
     def place(self, blob: NewBlob) -> bool:
@@ -271,10 +271,13 @@ def tag(catalog: Catalog, repository: str, tag_: str, target: Digest, *, keep: s
         row = tx.row("SELECT id, state FROM blob WHERE digest = ?", (target.raw,))
         if row is None or not rules.taggable(row[1]):
             raise NotFound(f"blob {target} is not in the store", what=f"{repository}:{tag_}")
-        return _put_tag(tx, repository, tag_, row[0], tx.now(), keep)
+        return put_tag(tx, repository, tag_, row[0], tx.now(), keep)
 
 
-def _put_tag(tx: WriteTx, repository: str, tag_: str, target: int, now: float, keep: str | None) -> Digest | None:
+def put_tag(
+    tx: WriteTx, repository: str, tag_: str, target: int, now: float, keep: str | None = None
+) -> Digest | None:
+    """`tag`, as part of a transaction, at the blob with this id."""
     references.changed(tx)
     former = _take_tag(tx, repository, tag_, now, unless=target)
     tx.run(
@@ -341,11 +344,12 @@ def pin(catalog: Catalog, digest: Digest, name: str) -> bool:
     A retired blob is not here: a pin does not bring it back, and does not stop its purge.
     """
     with catalog.write("pin", final=True) as tx:
-        _put_pin(tx, digest, name)
+        put_pin(tx, digest, name)
         return bool(tx.value("SELECT state FROM blob WHERE digest = ?", (digest.raw,)) == "live")
 
 
-def _put_pin(tx: WriteTx, digest: Digest, name: str) -> None:
+def put_pin(tx: WriteTx, digest: Digest, name: str) -> None:
+    """`pin`, as part of a transaction."""
     if tx.run("INSERT INTO pin (digest, name) VALUES (?, ?) ON CONFLICT DO NOTHING", (digest.raw, name)):
         references.changed(tx)
 

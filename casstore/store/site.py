@@ -32,8 +32,9 @@ def read_store_file(root: Path) -> StoreFile | None:
     return None if data is None else storefile.decode(data, str(root / STORE_FILE))
 
 
-def open_site(root: Path, *, create: StoreFile | None = None) -> Site:
-    """The store at `root`. With `create`, it is made where nothing is yet; else StoreUnusable."""
+def open_site(root: Path, *, create: StoreFile | None = None, remake: bool = False) -> Site:
+    """The store at `root`. With `create`, it is made where nothing is yet; else StoreUnusable. With `remake`, a catalog
+    that is missing or damaged is made anew, for `check` to fill; else Damaged."""
     file = read_store_file(root)
     if file is None:
         if create is None:
@@ -47,4 +48,6 @@ def open_site(root: Path, *, create: StoreFile | None = None) -> Site:
         file = read_store_file(root)
         if file is None:
             raise StoreUnusable("the store vanished while it was made", what=str(root))
+    if remake:
+        Catalog.remake(root)
     return Site(root, file)

@@ -174,7 +174,7 @@ def test_it_can_be_used_again_after_close(catalog: Catalog) -> None:
 
 
 def test_no_catalog(tmp_path: Path) -> None:
-    with pytest.raises(StoreUnusable, match="no catalog"):
+    with pytest.raises(Damaged, match="no catalog"):
         Catalog(tmp_path)
 
 

@@ -1,0 +1,212 @@
+"""The transactions of `check`: what is rotten answers "missing", what was found again gets a row, what is derived is
+replaced. PROTOCOL.md: damage. (`protocol.mark_damaged` is what readers do who come upon damage by the way.)"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..digest import Digest
+from ..errors import Conflict
+from ..model import U32, BlobInfo
+from . import collector, protocol, query, references, rows, rules
+from .catalog import Catalog, Tx, WriteTx
+from .objects import Objects, check_key
+from .rows import NewObject
+
+
+class Rot(NamedTuple):
+    """What is bad of an object. `intervals`: chunk addresses of a data pack, (m, 2), in order. `records`: blobs whose
+    record in a metadata pack is bad. Neither: all of it."""
+
+    key: str
+    intervals: U32 | None = None
+    records: frozenset[Digest] | None = None
+
+
+def mark_rot(catalog: Catalog, rot: Rot) -> None:
+    """The object answers "missing", and so does every blob that needs what is bad of it, live or retired. Others that
+    lie in it can be read as before; nobody may come to depend on it any more."""
+    with catalog.write("mark_rot") as tx:
+        object_id = tx.value("SELECT id FROM object WHERE key = ? AND state <> 'deleting'", (rot.key,))
+        if object_id is None:
+            return
+        tx.run("UPDATE object SET damaged = 1 WHERE id = ?", (object_id,))
+        hurt = [blob_id for blob_id, _ in hurt_by(tx, rot)]
+        tx.many("UPDATE blob SET damaged = 1 WHERE id = ?", ((blob_id,) for blob_id in hurt))
+
+
+def hurt_by(tx: Tx, rot: Rot) -> Iterator[tuple[int, Digest]]:
+    """(id, digest) of the blobs, live and retired, that need what is bad."""
+    edges = tx.each(
+        "SELECT b.id, b.digest, b.loc = o.id, e.used FROM object o JOIN place e ON e.object = o.id"
+        " JOIN blob b ON b.id = e.blob WHERE o.key = ?",
+        (rot.key,),
+    )
+    for blob_id, raw, own, used in edges:
+        digest = Digest.unpack(raw)
+        if own:
+            hurt = rot.records is None or digest in rot.records
+        else:
+            hurt = rot.intervals is None or overlap(query.unpack_intervals(used), rot.intervals)
+        if hurt:
+            yield blob_id, digest
+
+
+def overlap(one: U32, other: U32) -> bool:
+    """Do two ordered lists of intervals (m, 2) have an address in common?"""
+    if not len(one) or not len(other):
+        return False
+    at = np.searchsorted(other[:, 1], one[:, 0], side="right")  # the first of `other` that ends behind it
+    near = at < len(other)
+    return bool(np.any(other[at[near], 0] < one[near, 1]))
+
+
+def mark_sound(catalog: Catalog, blobs: Iterable[BlobInfo], keys: Iterable[str] = ()) -> None:
+    """What was marked damaged and has been read right since is present again: blobs that still lie where they were
+    read, objects of which all was read."""
+    with catalog.write("mark_sound") as tx:
+        for info in blobs:
+            now = query.find_blob(tx, info.digest)
+            if now is not None and place_keys(now) == place_keys(info):
+                tx.run("UPDATE blob SET damaged = 0 WHERE digest = ?", (info.digest.raw,))
+        tx.many("UPDATE object SET damaged = 0 WHERE key = ?", ((key,) for key in keys))
+
+
+def place_keys(info: BlobInfo) -> set[str]:
+    """All objects that a blob depends on."""
+    return {info.place.key, *(use.key for use in info.place.uses)}
+
+
+def unread_since(catalog: Catalog, gen: int, lease: int) -> bool:
+    """Is no lease open, but this one, that was opened at or before `gen`? Then nobody still reads by places of then."""
+    with catalog.read() as tx:
+        return tx.row("SELECT 1 FROM lease WHERE opened_gen <= ? AND id <> ?", (gen, lease)) is None
+
+
+def stamp(catalog: Catalog) -> int:
+    """The next number of the counter that orders leases: those opened later see the places of now."""
+    with catalog.write("stamp") as tx:
+        return rules.next_gen(tx)
+
+
+# -- what was found again
+
+
+def distrust(catalog: Catalog, objects: Objects) -> None:
+    """Let catalog and files not fit: nothing is deleted, and nothing counts as present, until `collector.set_epoch`.
+    Whoever is to put rows under files that the catalog does not know begins so, and a crash leaves it so."""
+    with catalog.write("distrust"):
+        objects.write_file("epoch", b"to be checked\n")
+
+
+def adopt(catalog: Catalog, lease: int, found: Iterable[tuple[str, NewObject]]) -> None:
+    """Rows, live and named by the lease, for files that have none, given as (kind, object). Only while nothing can be
+    deleted (Conflict otherwise): until blobs depend on them they are garbage like any other."""
+    with catalog.write("adopt") as tx:
+        rows.opened_gen(tx, lease)
+        if tx.fits():
+            raise Conflict("objects are adopted only while the catalog is distrusted")
+        for kind, one in found:
+            object_id = tx.insert(
+                "INSERT INTO object (key, kind, state, lease, size, chunk_bytes, deep, dirty)"
+                " VALUES (?, ?, 'live', ?, ?, ?, ?, 1)",
+                (check_key(one.key), kind, lease, one.size, one.chunk_bytes, int(one.deep)),
+            )
+            rows.name_object(tx, lease, object_id)
+
+
+def restore_names(
+    catalog: Catalog,
+    tags: Iterable[tuple[str, str, Digest]],
+    pins: Iterable[tuple[Digest, str]],
+    settings: dict[str, str],
+) -> list[tuple[str, str, Digest]]:
+    """Tags (repository, tag, target), pins and settings of a copy, put over those of the catalog; returns the tags
+    whose target is not here."""
+    left = []
+    with catalog.write("restore_names") as tx:
+        now = tx.now()
+        for repository, tag, target in tags:
+            blob_id = tx.value("SELECT id FROM blob WHERE digest = ? AND state = 'live'", (target.raw,))
+            if blob_id is None:
+                left.append((repository, tag, target))
+            else:
+                protocol.put_tag(tx, repository, tag, blob_id, now)
+        for digest, name in pins:
+            protocol.put_pin(tx, digest, name)
+        for key, value in settings.items():
+            references.changed(tx)
+            tx.run("DELETE FROM config WHERE key = ?", (key,))
+            tx.run("INSERT INTO config (key, value) VALUES (?, ?)", (key, value))
+    return left
+
+
+def hold_nameless(catalog: Catalog, found: Iterable[tuple[Digest, str]]) -> list[Digest]:
+    """Pin blobs, given with the pin's name, that nothing else keeps; returns those. Nobody can tell any more whether
+    they were meant to go."""
+    held = []
+    with catalog.write("hold_nameless") as tx:
+        for digest, name in found:
+            kept = tx.row(
+                "SELECT 1 FROM blob b WHERE b.digest = ? AND (EXISTS (SELECT 1 FROM tag t WHERE t.target = b.id)"
+                f" OR EXISTS (SELECT 1 FROM pin n WHERE n.digest = b.digest) OR NOT ({rules.NO_LIVE_PARENT}))",
+                (digest.raw,),
+            )
+            if kept is None:
+                protocol.put_pin(tx, digest, name)
+                held.append(digest)
+    return held
+
+
+def found_again(catalog: Catalog, objects: Objects) -> None:
+    """The catalog is whole: it is the store's own from here on."""
+    with catalog.write("found_again") as tx:
+        tx.run("DELETE FROM meta WHERE key = 'lost'")
+    # Last: a crash before it leaves the two not fitting, and check is run again.
+    collector.set_epoch(catalog, objects)
+
+
+def why_lost(tx: Tx) -> str:
+    """Why this catalog is a new one that is not filled yet; "" if it is not."""
+    return str(tx.value("SELECT value FROM meta WHERE key = 'lost'") or "")
+
+
+# -- the index
+
+
+def replace_segments(catalog: Catalog, lease: int, replaced: Sequence[str], made: Sequence[NewObject]) -> bool:
+    """Put segments made of the packs' own tables in the place of damaged ones (`replaced` may be empty).
+
+    As `merge_commit`, rules 9 and 10: False, and nothing changed, unless every one of `replaced` is still live; each
+    pack that they cover, but those gone or deleting, must be covered by a live segment (Conflict).
+    """
+    with catalog.write("replace_segments") as tx:
+        opened = rows.opened_gen(tx, lease)
+        old = _live_segments(tx, replaced)
+        if old is None:
+            return False
+        for one in made:
+            segment = rows.use_object(tx, lease, opened, one.key, one)
+            rows.put_covers(tx, segment, rows.pack_ids(tx, one.packs))
+        if not old:
+            return True
+        gen = rules.next_gen(tx)
+        tx.many("UPDATE object SET state = 'retired', retired_gen = ? WHERE id = ?", ((gen, one) for one in old))
+        for segment in old:
+            lost = tx.value(
+                f"SELECT v.pack FROM covers v WHERE v.segment = ? AND NOT {rules.PACK_IS_GONE}"
+                " AND NOT EXISTS (SELECT 1 FROM covers w JOIN object s ON s.id = w.segment"
+                " WHERE w.pack = v.pack AND s.state = 'live')",
+                (segment,),
+            )
+            if lost is not None:
+                raise Conflict("the new segments lack a pack that may be needed", what=replaced[0])
+        return True
+
+
+def _live_segments(tx: WriteTx, keys: Sequence[str]) -> list[int] | None:
+    found = [tx.value("SELECT id FROM object WHERE key = ? AND state = 'live'", (key,)) for key in keys]
+    return None if None in found else found
