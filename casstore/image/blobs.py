@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..digest import Digest
-from ..errors import BadInput, Damaged, NotFound
+from ..errors import BadInput, NotFound
 from ..flow.ingest import Ingest
 from ..flow.restore import BlobReader
 from ..flow.source import StreamSource, open_input
@@ -31,25 +31,6 @@ class BlobSummary:
     state: str
     encoding: str
     stored_size: int
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyRow:
-    """One blob of an image, read back: `problem` is "" where its digest is right."""
-
-    digest: Digest
-    kind: str
-    size: int
-    problem: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
-    rows: list[VerifyRow]
-
-    @property
-    def ok(self) -> bool:
-        return not any(row.problem for row in self.rows)
 
 
 def put(
@@ -145,25 +126,3 @@ def rm(volume: Volume, digests: Iterable[Digest]) -> None:
             with volume.catalog.read() as tx:
                 if not names.is_live(tx, digest):
                     raise no_such_blob(digest)
-
-
-def verify(volume: Volume, blobs: Iterable[tuple[Digest, str]]) -> VerifyReport:
-    """Read blobs back whole and compare; (digest, what it is)."""
-    wanted = dict(blobs)
-    rows = []
-    with Lease(volume.catalog, volume.objects, "verify") as lease:
-        opened = protocol.read_open(volume.catalog, lease.id, wanted)
-        for digest, kind in wanted.items():
-            info = opened.blobs.get(digest)
-            if info is None:
-                rows.append(VerifyRow(digest, kind, 0, "is not in the store"))
-                continue
-            problem = ""
-            try:
-                for _ in BlobReader(volume, info).read():
-                    lease.check()
-            except (Damaged, NotFound) as error:
-                lease.check()
-                problem = str(error)
-            rows.append(VerifyRow(digest, kind, info.size, problem))
-    return VerifyReport(rows)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..digest import Digest
 from ..errors import Damaged
 from ..flow.restore import BlobReader
 from ..model import BlobInfo
 from ..oci.reference import familiar_repository
-from ..store import names, query
+from ..store import names, protocol, query
 from ..store.catalog import Tx
+from ..store.leases import Lease
 from ..store.volume import Volume
-from .resolve import UNTAGGED
+from .resolve import UNTAGGED, Found, resolve
 
 MAX_DOCUMENT = 8 << 20
 """Largest manifest or config that is read whole (bytes)."""
@@ -30,6 +33,19 @@ def closure(tx: Tx, target: Digest) -> dict[Digest, BlobInfo]:
         found[digest] = info
         queue += names.children(tx, digest)
     return found
+
+
+def protect(volume: Volume, lease: Lease, given: Sequence[str]) -> tuple[list[Found], dict[Digest, BlobInfo]]:
+    """The images that are meant, in order, and all blobs below them, which the lease keeps from here on. NotFound as
+    `resolve`."""
+    while True:
+        with volume.catalog.read() as tx:
+            found = [resolve(tx, text) for text in given]
+            wanted = {digest: None for one in found for digest in closure(tx, one.target)}
+        opened = protocol.read_open(volume.catalog, lease.id, wanted)
+        if wanted.keys() == opened.blobs.keys():
+            return found, opened.blobs
+        # Between the two a name was taken or moved, and what it stood for collected: see what it stands for now.
 
 
 def read_document(volume: Volume, info: BlobInfo, *, leased: bool = True) -> bytes:

@@ -19,21 +19,20 @@ from ..errors import CasstoreError, Damaged, InvalidReference, OutOfSpace
 from ..flow.restore import BlobReader
 from ..flow.source import Buffers
 from ..flow.step import Step
-from ..model import BlobInfo, Buffer, Progress
+from ..model import Buffer, Progress
 from ..oci import config as oci_config
 from ..oci import manifest as oci_manifest
 from ..oci import platform as oci_platform
 from ..oci import reference
 from ..oci.manifest import Index, Manifest
 from ..oci.reference import Reference
-from ..store import protocol
 from ..store.leases import Lease
 from ..store.volume import Volume
 from ..transport import docker_archive, legacy, oci_layout, writing
 from ..transport.contents import SavedImage, SavedIndex
 from ..transport.writing import Content
-from .content import closure, read_document
-from .resolve import Found, resolve
+from .content import protect, read_document
+from .resolve import Found
 
 FORMATS = {"docker-archive": docker_archive.plan, "oci-archive": oci_layout.plan, "legacy": legacy.plan}
 SYNC_EVERY = 32 << 20
@@ -70,14 +69,9 @@ class _Saved:
         self._lease = lease
         self.images: list[SavedImage] = []
         self.indexes: list[SavedIndex] = []
-        self._infos: dict[Digest, BlobInfo] = {}
         self._taken: dict[Digest, SavedImage | SavedIndex] = {}
-        with volume.catalog.read() as tx:
-            found = [(text, resolve(tx, text)) for text in given]
-            wanted = {digest for _, one in found for digest in closure(tx, one.target)}
-        opened = protocol.read_open(volume.catalog, lease.id, wanted)
-        self._infos = opened.blobs
-        for text, one in found:
+        found, self._infos = protect(volume, lease, given)
+        for text, one in zip(given, found, strict=True):
             self._take(one.target, self._names(text, one))
 
     def _names(self, text: str, found: Found) -> list[Reference]:
