@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from blake3 import blake3
 
@@ -42,9 +43,9 @@ class _Inflated:
 
 
 class _Tee:
-    """A readable over a source that also writes what it hands out to the staged file, hashed."""
+    """A readable over a source that also writes what it hands out to a staged file, if there is one, hashed."""
 
-    def __init__(self, source: Source, staged: Staged, digest: Digest | None, step: Step) -> None:
+    def __init__(self, source: Source, staged: Staged | None, digest: Digest | None, step: Step) -> None:
         self._source = source
         self._staged = staged
         self._view = memoryview(bytearray(SPOT_SPAN))
@@ -63,7 +64,8 @@ class _Tee:
             self.sha256.update(piece)
             if self.other is not None:
                 self.other.update(piece)
-            self._staged.write(piece)
+            if self._staged is not None:
+                self._staged.write(piece)
             self.spot += spot(piece)
             if self.scanner is not None:
                 self.scanner.feed(piece)
@@ -105,48 +107,59 @@ def take_loose(
         begin(key, "blob")
     staged = objects.stage(lease, key)
     try:
-        tee = _Tee(source, staged, expect, step)
-        first = tee.read(1 << 16)
-        kind = compression.detect(first)
-        inside: _Inflated | None = None
-        if kind is not None:
-            tee.scanner = None
-            inside = _Inflated(compression.open_stream(_Prepended(first, tee)))
-            try:
-                inside.run()
-            except BadInput:
-                if strict:
-                    raise
-                inside = None  # not what its first bytes say: still kept, byte for byte
-        tee.drain()
-        digest = Digest.sha256(tee.sha256.digest())
-        if expect is not None:
-            actual = expect.raw if tee.other is None else tee.other.digest()
-            expect.check(digest.raw if tee.other is None else actual, str(expect))
-            digest = expect
-        known, length, files = None, None, None
-        if inside is not None:
-            known, length, files = Digest.sha256(inside.digest.digest()), inside.size, inside.scanner.content_size
-        elif tee.scanner is not None:
-            known, length, files = Digest.sha256(tee.sha256.digest()), tee.size, tee.scanner.content_size
+        blob = _follow(source, staged, expect, step, strict=strict)
         if key is None:
-            key = staged.key = loose_key(digest)
+            key = staged.key = loose_key(blob.digest)
             begin(key, "blob")
-        blob = NewBlob(
-            digest,
-            tee.size,
-            Place("loose", key),
-            encoding=kind or "identity",
-            media_type=media_type,
-            diffid=known,
-            content_size=length,
-            files_size=files,
-            spot=bytes(tee.spot),
-        )
-        return blob, staged
+        return replace(blob, place=Place("loose", key), media_type=media_type), staged
     except BaseException:
         staged.abort()
         raise
+
+
+def known_loose(source: Source, expect: Digest, key: str) -> NewBlob:
+    """What a commit needs of a blob that lies in the object `key` already. DigestMismatch: its bytes are others."""
+    return replace(_follow(source, None, expect, Step(None, "", None)), place=Place("loose", key))
+
+
+def _follow(
+    source: Source, staged: Staged | None, expect: Digest | None, step: Step, *, strict: bool = False
+) -> NewBlob:
+    """Read a blob to its end, into `staged` if that is given; what is known of it then, but for its place."""
+    tee = _Tee(source, staged, expect, step)
+    first = tee.read(1 << 16)
+    kind = compression.detect(first)
+    inside: _Inflated | None = None
+    if kind is not None:
+        tee.scanner = None
+        inside = _Inflated(compression.open_stream(_Prepended(first, tee)))
+        try:
+            inside.run()
+        except BadInput:
+            if strict:
+                raise
+            inside = None  # not what its first bytes say: still kept, byte for byte
+    tee.drain()
+    digest = Digest.sha256(tee.sha256.digest())
+    if expect is not None:
+        actual = expect.raw if tee.other is None else tee.other.digest()
+        expect.check(digest.raw if tee.other is None else actual, str(expect))
+        digest = expect
+    known, length, files = None, None, None
+    if inside is not None:
+        known, length, files = Digest.sha256(inside.digest.digest()), inside.size, inside.scanner.content_size
+    elif tee.scanner is not None:
+        known, length, files = Digest.sha256(tee.sha256.digest()), tee.size, tee.scanner.content_size
+    return NewBlob(
+        digest,
+        tee.size,
+        Place("loose", ""),
+        encoding=kind or "identity",
+        diffid=known,
+        content_size=length,
+        files_size=files,
+        spot=bytes(tee.spot),
+    )
 
 
 class _Prepended:
