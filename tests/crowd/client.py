@@ -47,8 +47,8 @@ class Client(Protocol):
 class Api:
     """The store opened in this process."""
 
-    def __init__(self, path: Path) -> None:
-        self.store = casstore.open(path)
+    def __init__(self, store: casstore.Store) -> None:
+        self.store = store
 
     def load(self, archive: Path, pack: str, pipe: bool) -> None:
         with Refusing():

@@ -22,7 +22,6 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(1, str(Path(__file__).parent.parent))
@@ -61,23 +60,27 @@ class Report:
     done: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     signals: Counter[str] = field(default_factory=Counter)
-    hold: dict[str, list[float]] = field(default_factory=dict)
+    hold: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
-    def held(self, share: float, name: str | None = None) -> float:
-        """Seconds that the collector's transactions, or those of one name, held the lock at most, for this share."""
-        found = sorted(one for key, each in self.hold.items() if name in (None, key) for one in each)
+    def held(self, share: float, name: str | None = None, which: int = 0) -> float:
+        """Seconds that the collector's transactions, or those of one name, held the lock at most, for this share of
+        them; with `which` 1 seconds at work in that time, the rest was waiting for a processor or a disk."""
+        found = sorted(one[which] for key, each in self.hold.items() if name in (None, key) for one in each)
         return found[min(int(share * len(found)), len(found) - 1)] if found else 0.0
 
     def __str__(self) -> str:
         lines = [f"seed {self.seed}, {self.seconds:.0f} s"]
         for title, counted in (("done", self.done), ("refused", self.refused), ("signals", self.signals)):
             lines.append(f"{title}: " + " · ".join(f"{name} {n}" for name, n in sorted(counted.items())))
-        lines.append("the collector held the write lock, in ms (p50, p99, most):")
+        lines.append("the collector held the write lock, in ms (p50, p99, most), and was at work in that time:")
         for name in [None, *sorted(self.hold)]:
             count = sum(len(each) for key, each in self.hold.items() if name in (None, key))
-            marks = "  ".join(f"{1000 * self.held(share, name):7.2f}" for share in (0.5, 0.99, 1.0))
-            lines.append(f"  {name or 'all':20} {count:7} times  {marks}")
+            marks = [
+                "".join(f"{1000 * self.held(share, name, which):9.2f}" for share in (0.5, 0.99, 1.0))
+                for which in (0, 1)
+            ]
+            lines.append(f"  {name or 'all':20} {count:7} times {marks[0]}   {marks[1]}")
         lines += [f"PROBLEM: {one}" for one in self.problems]
         return "\n".join(lines)
 
@@ -141,10 +144,8 @@ class Crowd:
         self.seconds = seconds
         self.chance = random.Random(seed)
         self.report = Report(seed)
-        self.owners = [name for name, role in CAST.items() if role in worker.OWNERS]
-        (folder / "run.json").write_text(json.dumps({"seed": seed, "owners": self.owners}))
-        self.images = worker.everything(seed, self.owners)
         self.workers: list[Worker] = []
+        prepare(folder, seed, [name for name, role in CAST.items() if role in worker.OWNERS])
 
     def run(self) -> Report:
         began = time.time()
@@ -161,10 +162,7 @@ class Crowd:
                 one.process.wait()
         self.gather()
         if not self.report.problems:
-            try:
-                self.end()
-            except Exception as error:
-                self.report.problems.append(f"at the end: {type(error).__name__}: {error}")
+            settle(self.folder, self.report)
         self.report.seconds = time.time() - began
         return self.report
 
@@ -205,62 +203,73 @@ class Crowd:
                 for name, held in told["hold"].items():
                     self.report.hold.setdefault(name, []).extend(held)
 
-    # -- the end
 
-    def end(self) -> None:
-        """All that should be there is, and when it is removed, nothing is left."""
-        with casstore.open(self.folder / "store", create=False) as store:
-            for name in self.owners:
-                self.owned(store, name)
-            self.shared(store)
+def prepare(folder: Path, seed: int, owners: list[str]) -> None:
+    """What each worker has to know of the others."""
+    (folder / "run.json").write_text(json.dumps({"seed": seed, "owners": owners}))
+
+
+def settle(folder: Path, report: Report) -> None:
+    """When all have gone home: all that should be there is, and when it is removed, nothing is left."""
+    run = json.loads((folder / "run.json").read_bytes())
+    images = worker.everything(run["seed"], run["owners"])
+    try:
+        with casstore.open(folder / "store", create=False) as store:
+            for name in run["owners"]:
+                (state,) = json.loads((folder / f"{name}.json").read_bytes())["states"]
+                expected = worker.restored(state, {one.digest: one for one in images[name]})
+                owned(store, folder, report, name, expected)
+            shared(store, folder, report, images[worker.COMMON])
             findings = store.check(read_data=True).findings
             if findings:
-                self.report.problems.append(f"check --read-data: {findings}")
-            self.empty(store)
+                report.problems.append(f"check --read-data: {findings}")
+            empty(store, folder / "store", report)
+    except Exception as error:
+        report.problems.append(f"at the end: {type(error).__name__}: {error}")
 
-    def owned(self, store: Any, name: str) -> None:
-        (state,) = json.loads((self.folder / f"{name}.json").read_bytes())["states"]
-        expected: Expected = worker.restored(state, {one.digest: one for one in self.images[name]})
-        rows = store.images(f"{name}/*")
-        found = {f"{row.repository}:{row.tag}": str(row.digest) for row in rows if row.tag}
-        if found != {tag: one.digest for tag, one in expected.tags.items()}:
-            self.report.problems.append(f"{name} has {found}, should have {expected.tags}")
-        for tag, one in expected.tags.items():
-            self.saved(store, tag, [one], [tag])
-        for digest, content in expected.blobs.items():
-            if b"".join(store.blobs.cat(Digest.parse(digest))) != content:
-                self.report.problems.append(f"{name}: other bytes in {digest}")
-        self.report.done["blobs compared at the end"] += len(expected.blobs)
 
-    def shared(self, store: Any) -> None:
-        for row in store.images(f"{worker.COMMON}/*"):
-            tag = f"{row.repository}:{row.tag}"
-            kept = [one for one in self.images[worker.COMMON] if one.digest == str(row.digest)]
-            self.saved(store, tag, kept, [tag])
+def owned(store: casstore.Store, folder: Path, report: Report, name: str, expected: Expected) -> None:
+    rows = store.images(f"{name}/*")
+    found = {f"{row.repository}:{row.tag}": str(row.digest) for row in rows if row.tag}
+    if found != {tag: one.digest for tag, one in expected.tags.items()}:
+        report.problems.append(f"{name} has {found}, should have {expected.tags}")
+    for tag, one in expected.tags.items():
+        saved(store, folder, report, tag, [one])
+    for digest, content in expected.blobs.items():
+        if b"".join(store.blobs.cat(Digest.parse(digest))) != content:
+            report.problems.append(f"{name}: other bytes in {digest}")
+    report.done["blobs compared at the end"] += len(expected.blobs)
 
-    def saved(self, store: Any, name: str, kept: list[Kept], tags: list[str]) -> None:
-        store.save([name], self.folder / "out")
-        problem = worker.one_of(kept, (self.folder / "out").read_bytes(), tags)
-        if problem:
-            self.report.problems.append(f"{name}: {problem}")
-        self.report.done["images compared at the end"] += 1
 
-    def empty(self, store: Any) -> None:
-        for image_id in {str(row.id) for row in store.images(all=True)}:
-            failed = [step.text for step in store.remove([image_id], force=True) if step.verb == "Error"]
-            self.report.problems += [f"rmi at the end: {text}" for text in failed]
-        for row in list(store.blobs.ls()):
-            store.blobs.rm([row.digest])
-        time.sleep(worker.TTL + 0.5)  # the leases of those who were killed
-        store.gc(grace=0.0)
-        root = self.folder / "store"
-        left = [str(path.relative_to(root)) for path in (root / "objects").rglob("*") if path.is_file()]
-        left += [str(path.relative_to(root)) for path in (root / "tmp").iterdir()]
-        with store.volume.catalog.read() as tx:
-            tables = ("lease", "object", "blob", "place", "covers", "child", "tag", "pin", "image")
-            left += [name for name in tables if tx.value(f"SELECT count(*) FROM {name}")]
-        if left:
-            self.report.problems.append(f"left when all was removed: {left}")
+def shared(store: casstore.Store, folder: Path, report: Report, images: list[Kept]) -> None:
+    for row in store.images(f"{worker.COMMON}/*"):
+        kept = [one for one in images if one.digest == str(row.digest)]
+        saved(store, folder, report, f"{row.repository}:{row.tag}", kept)
+
+
+def saved(store: casstore.Store, folder: Path, report: Report, name: str, kept: list[Kept]) -> None:
+    store.save([name], folder / "out")
+    problem = worker.one_of(kept, (folder / "out").read_bytes(), [name])
+    if problem:
+        report.problems.append(f"{name}: {problem}")
+    report.done["images compared at the end"] += 1
+
+
+def empty(store: casstore.Store, root: Path, report: Report) -> None:
+    for image_id in {str(row.id) for row in store.images(all=True)}:
+        failed = [step.text for step in store.remove([image_id], force=True) if step.verb == "Error"]
+        report.problems += [f"rmi at the end: {text}" for text in failed]
+    for row in list(store.blobs.ls()):
+        store.blobs.rm([row.digest])
+    time.sleep(worker.TTL + 0.5)  # the leases of those who were killed
+    store.gc(grace=0.0)
+    left = [str(path.relative_to(root)) for path in (root / "objects").rglob("*") if path.is_file()]
+    left += [str(path.relative_to(root)) for path in (root / "tmp").iterdir()]
+    with store.volume.catalog.read() as tx:
+        tables = ("lease", "object", "blob", "place", "covers", "child", "tag", "pin", "image")
+        left += [name for name in tables if tx.value(f"SELECT count(*) FROM {name}")]
+    if left:
+        report.problems.append(f"left when all was removed: {left}")
 
 
 def main() -> int:

@@ -12,6 +12,7 @@ import json
 import random
 import signal
 import sys
+import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -27,13 +28,14 @@ from shrink import shrink
 
 import casstore
 from casstore.errors import CasstoreError, LeaseLost
+from casstore.store import catalog
 
 IMAGES = 5
 SCALE = 20_000
 COMMON = "common"
 TTL = 1.5
 """Seconds that leases of those who are suspended last."""
-OWNERS = {"owner": "api", "sleeper": "api", "cli": "cli"}
+OWNERS = ("owner", "sleeper", "cli")
 
 
 class Wrong(Exception):
@@ -57,7 +59,8 @@ class Journal:
         self.refused: Counter[str] = Counter()
         self.states: list[Any] = []
         """What the owner's part of the store may be: one state, or two while a command runs."""
-        self.hold: dict[str, list[float]] = defaultdict(list)
+        self.hold: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        """By transaction: seconds that the write lock was held, and seconds of a processor in that time."""
         self.runs = 1
         with suppress(FileNotFoundError):
             old = json.loads(path.read_bytes())
@@ -310,19 +313,30 @@ def one_of(images: list[Kept], saved: bytes, names: list[str]) -> str:
     return "" if "" in problems else f"none of the images: {min(problems, key=len)}"
 
 
-def own(folder: Path, name: str, role: str, seed: int, deadline: float, journal: Journal) -> None:
-    client: Client = Cli(folder / "store") if OWNERS[role] == "cli" else Api(folder / "store")
-    owner = Owner(folder, name, seed, journal, client, role == "sleeper")
+def own(owner: Owner, deadline: float) -> None:
     while time.time() < deadline:
         owner.step()
 
 
-def collect(folder: Path, role: str, seed: int, deadline: float, journal: Journal) -> None:
+def measure(store: casstore.Store, journal: Journal) -> None:
+    """Note of each write transaction how long the lock was held, and how long (the rest) it waited for a processor or a
+    disk meanwhile: on a crowded machine that is most of it."""
+    begun = threading.local()
+    plain = catalog.WriteTx.__init__
+
+    def begin(self: catalog.WriteTx, *given: Any) -> None:
+        plain(self, *given)
+        begun.at = time.thread_time()
+
+    def told(name: str, seconds: float) -> None:
+        journal.hold[name].append((seconds, time.thread_time() - begun.at))
+
+    catalog.WriteTx.__init__ = begin  # type: ignore[method-assign]
+    store.volume.catalog.on_write.append(told)
+
+
+def collect(store: casstore.Store, seed: int, deadline: float, journal: Journal, sleepy: bool = False) -> None:
     chance = random.Random(seed)
-    store = casstore.open(folder / "store")
-    sleepy = role == "drowsy"
-    if not sleepy:
-        store.volume.catalog.on_write.append(lambda name, seconds: journal.hold[name].append(seconds))
     while time.time() < deadline:
         try:
             report = store.gc(grace=0.0, budget=chance.choice([0.0, 0.5, 2.0, 5.0]))
@@ -331,8 +345,8 @@ def collect(folder: Path, role: str, seed: int, deadline: float, journal: Journa
                 raise
             journal.refused["gc: LeaseLost"] += 1
             continue
-        journal.done["gc"] += 1
         totals = report.totals
+        journal.done["gc"] += 1
         journal.done["objects deleted"] += totals.objects_deleted
         journal.done["blobs deleted"] += totals.blobs_deleted
         journal.done["blobs packed"] += totals.blobs_packed
@@ -340,9 +354,8 @@ def collect(folder: Path, role: str, seed: int, deadline: float, journal: Journa
         journal.write()
 
 
-def check(folder: Path, seed: int, deadline: float, journal: Journal) -> None:
+def check(store: casstore.Store, seed: int, deadline: float, journal: Journal) -> None:
     chance = random.Random(seed)
-    store = casstore.open(folder / "store")
     while time.time() < deadline:
         report = store.check(read_data=chance.random() < 0.5)
         if report.findings:
@@ -356,19 +369,23 @@ def check(folder: Path, seed: int, deadline: float, journal: Journal) -> None:
 
 
 def main() -> None:
-    where, name, role, seed, deadline = sys.argv[1:]
-    folder = Path(where)
+    where, name, role, number, end = sys.argv[1:]
+    folder, seed, deadline = Path(where), int(number), float(end)
+    sleepy = role in ("sleeper", "drowsy")
     faulthandler.register(signal.SIGUSR1)
     if role != "cli":
-        shrink(ttl=TTL if role in ("sleeper", "drowsy") else None)
+        shrink(ttl=TTL if sleepy else None)
     journal = Journal(folder / f"{name}.json")
     journal.write()
+    client: Client = Cli(folder / "store") if role == "cli" else Api(casstore.open(folder / "store"))
     if role in OWNERS:
-        own(folder, name, role, int(seed), float(deadline), journal)
-    elif role == "check":
-        check(folder, int(seed), float(deadline), journal)
-    else:
-        collect(folder, role, int(seed), float(deadline), journal)
+        own(Owner(folder, name, seed, journal, client, sleepy), deadline)
+    elif isinstance(client, Api) and role == "check":
+        check(client.store, seed, deadline, journal)
+    elif isinstance(client, Api):
+        if not sleepy:
+            measure(client.store, journal)
+        collect(client.store, seed, deadline, journal, sleepy)
     journal.write()
 
 
