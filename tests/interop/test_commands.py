@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import sys
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -12,6 +13,8 @@ from subprocess import PIPE, Popen
 import pytest
 import sample
 from running import Cas, Rows, Spawn
+
+from casstore import api
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -23,10 +26,20 @@ TWO = sample.rich_image(2, ["two:1"], created="2024-05-06T07:08:09Z", config={"L
 BIG = sample.image("big", ["big:1"], [sample.files({"noise": sample.noise("big", 3 << 20)})])
 
 
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an archive of ONE and TWO, and a store that it was loaded into."""
+    root = tmp_path_factory.mktemp("loaded")
+    (root / "two.tar").write_bytes(sample.docker_archive(ONE, TWO))
+    with api.open(root / "store") as store:
+        store.load(root / "two.tar")
+    return root
+
+
 @pytest.fixture
-def two(cas: Cas, tmp_path: Path) -> None:
-    (tmp_path / "two.tar").write_bytes(sample.docker_archive(ONE, TWO))
-    cas("load", "-i", tmp_path / "two.tar")
+def two(loaded: Path, store_path: Path, tmp_path: Path) -> None:
+    shutil.copytree(loaded / "store", store_path)
+    shutil.copy(loaded / "two.tar", tmp_path)
 
 
 def ids(cas: Cas, *argv: str) -> list[str]:
@@ -493,7 +506,7 @@ def test_df_counts(cas: Cas, two: None, store_path: Path) -> None:
 
 def test_config(cas: Cas, rows: Rows) -> None:
     assert {line.split()[0] for line in cas("config", "ls").lines[1:]} == {
-        "pack.after", "pack.budget", "cache.size", "compression", "min-free",
+        "pack.after", "pack.budget", "cache.size", "compression", "min-free", "limit.ratio", "limit.output",
     }  # fmt: skip
     cas("config", "set", "pack.budget", "90s")
     assert cas("config", "get", "pack.budget").out == "90s\n"

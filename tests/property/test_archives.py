@@ -222,7 +222,8 @@ def test_a_spoilt_archive_is_an_error_or_an_image(store: api.Store, form: str, s
         return
     for row in store.images():
         assert store.verify(str(row.id)).ok
-        store.save([str(row.id)], os.open(os.devnull, os.O_WRONLY))
+        with open(os.devnull, "wb") as nowhere:
+            store.save([str(row.id)], nowhere.fileno())
     list(store.remove([str(row.id) for row in store.images() if row.repository != "before"], force=True))
     store.gc(grace=0, budget=0)
     assert {row.repository for row in store.images()} <= {"before"}
