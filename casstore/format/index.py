@@ -8,11 +8,12 @@ so an entry's ordinal orders as its pack id does.
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
+from blake3 import blake3
 
 from ..errors import Damaged
 from ..kernels import table
@@ -30,6 +31,7 @@ TRAILER_SIZE = 32
 _HEADER = struct.Struct("<8sHBBIQ24s")
 _MAGIC = b"cassindx"
 _ALIGN = 64
+_PIECE = 4 << 20
 
 #: Bytes between two wanted runs of entries that a LargeSegment reads along rather than skips.
 GAP = 8 << 10
@@ -134,6 +136,10 @@ class IndexSegment:
             raise Damaged("index entry of a pack that is not listed", what=self.what)
         return packs, addresses
 
+    def slices(self) -> Iterator[Entries]:
+        """All entries, in pieces that fit into memory."""
+        yield self.entries
+
     def _rows(self) -> memoryview:
         return self.entries.view(np.uint8).data
 
@@ -185,6 +191,27 @@ class LargeSegment:
     @property
     def count(self) -> int:
         return self._head.entries
+
+    @property
+    def chunk_digest(self) -> str:
+        return self._head.chunk_digest
+
+    def verify(self, stop: Callable[[], None] = lambda: None) -> None:
+        """Read all of it and compare its checksum; `stop` is called now and then. Damaged."""
+        end = self._reader.size - TRAILER_SIZE
+        hasher = blake3()
+        for at in range(0, end, _PIECE):
+            stop()
+            hasher.update(self._reader.pread(at, min(_PIECE, end - at)))
+        if hasher.digest() != self._reader.pread(end, TRAILER_SIZE):
+            raise Damaged("index segment fails its checksum", what=self._what, offset=end)
+
+    def slices(self) -> Iterator[Entries]:
+        """All entries, in pieces that fit into memory. Damaged."""
+        rows = _PIECE // Entry.itemsize
+        for first in range(0, self.count, rows):
+            length = min(rows, self.count - first) * Entry.itemsize
+            yield np.frombuffer(self._reader.pread(self._entries_at + first * Entry.itemsize, length), Entry)
 
     def near(self, digests: U8) -> IndexSegment:
         """A segment in memory of all entries in the buckets of these digests (n, 32), a few thousand at most. Damaged:

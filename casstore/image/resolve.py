@@ -15,9 +15,7 @@ from ..oci import reference
 from ..oci.platform import Platform, host, rank
 from ..store import names
 from ..store.catalog import Tx
-
-UNTAGGED = "untagged"
-"""The name of the pin that keeps an image which has no tag (it was loaded so, or its tag moved on)."""
+from ..store.names import UNTAGGED as UNTAGGED
 
 
 class Found(NamedTuple):

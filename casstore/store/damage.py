@@ -10,7 +10,8 @@ import numpy as np
 
 from ..digest import Digest
 from ..errors import Conflict
-from ..model import U32, BlobInfo
+from ..format.references import References
+from ..model import U32, BlobInfo, ImageRow
 from . import collector, protocol, query, references, rows, rules
 from .catalog import Catalog, Tx, WriteTx
 from .objects import Objects, check_key
@@ -118,30 +119,60 @@ def adopt(catalog: Catalog, lease: int, found: Iterable[tuple[str, NewObject]]) 
             rows.name_object(tx, lease, object_id)
 
 
-def restore_names(
-    catalog: Catalog,
-    tags: Iterable[tuple[str, str, Digest]],
-    pins: Iterable[tuple[Digest, str]],
-    settings: dict[str, str],
-) -> list[tuple[str, str, Digest]]:
-    """Tags (repository, tag, target), pins and settings of a copy, put over those of the catalog; returns the tags
-    whose target is not here."""
+def relink(catalog: Catalog, manifest: Digest, children: Iterable[Digest], image: ImageRow | None) -> None:
+    """Edges from a live manifest to those of its blobs that are live, damaged or not, and its row in lists: what the
+    commit that brought it wrote."""
+    with catalog.write("relink") as tx:
+        parent = tx.value("SELECT id FROM blob WHERE digest = ? AND state = 'live'", (manifest.raw,))
+        if parent is None:
+            return
+        for child in children:
+            tx.run(
+                "INSERT INTO child (parent, child) SELECT ?, id FROM blob WHERE digest = ? AND state = 'live'"
+                " ON CONFLICT DO NOTHING",
+                (parent, child.raw),
+            )
+        if image is not None:
+            protocol.put_image(tx, parent, image)
+
+
+def restore_names(catalog: Catalog, copy: References, *, everything: bool) -> list[tuple[str, str, Digest]]:
+    """Put the names of a copy that shows a later state into the catalog; returns the tags whose target is not here.
+
+    `everything`: the catalog is a new one. Else it is from a backup: names that it has itself, and settings, may have
+    been changed since, and stay.
+    """
     left = []
     with catalog.write("restore_names") as tx:
+        references.outdo(tx, copy)
         now = tx.now()
-        for repository, tag, target in tags:
+        for repository, tag, target, _ in copy.tags:
             blob_id = tx.value("SELECT id FROM blob WHERE digest = ? AND state = 'live'", (target.raw,))
+            there = tx.row("SELECT 1 FROM tag WHERE repository = ? AND tag = ?", (repository, tag)) is not None
             if blob_id is None:
                 left.append((repository, tag, target))
-            else:
+            elif everything or not there:
                 protocol.put_tag(tx, repository, tag, blob_id, now)
-        for digest, name in pins:
+        for digest, name in copy.pins:
             protocol.put_pin(tx, digest, name)
-        for key, value in settings.items():
-            references.changed(tx)
+        for key, value in copy.settings.items() if everything else ():
             tx.run("DELETE FROM config WHERE key = ?", (key,))
             tx.run("INSERT INTO config (key, value) VALUES (?, ?)", (key, value))
     return left
+
+
+def is_kept(tx: Tx, digest: Digest) -> bool:
+    """Does a tag, a pin or a live parent keep this blob from being collected?"""
+    return (
+        tx.row(
+            "SELECT 1 FROM blob b WHERE b.digest = ? AND (EXISTS (SELECT 1 FROM tag t WHERE t.target = b.id)"
+            " OR EXISTS (SELECT 1 FROM pin n WHERE n.digest = b.digest)"
+            " OR EXISTS (SELECT 1 FROM child c JOIN blob p ON p.id = c.parent WHERE c.child = b.id"
+            " AND p.state = 'live'))",
+            (digest.raw,),
+        )
+        is not None
+    )
 
 
 def hold_nameless(catalog: Catalog, found: Iterable[tuple[Digest, str]]) -> list[Digest]:
@@ -150,12 +181,7 @@ def hold_nameless(catalog: Catalog, found: Iterable[tuple[Digest, str]]) -> list
     held = []
     with catalog.write("hold_nameless") as tx:
         for digest, name in found:
-            kept = tx.row(
-                "SELECT 1 FROM blob b WHERE b.digest = ? AND (EXISTS (SELECT 1 FROM tag t WHERE t.target = b.id)"
-                f" OR EXISTS (SELECT 1 FROM pin n WHERE n.digest = b.digest) OR NOT ({rules.NO_LIVE_PARENT}))",
-                (digest.raw,),
-            )
-            if kept is None:
+            if not is_kept(tx, digest):
                 protocol.put_pin(tx, digest, name)
                 held.append(digest)
     return held

@@ -85,7 +85,7 @@ class IndexSet:
             if not len(todo):
                 break
             try:
-                for part, some in _parts(segment, digests, todo):
+                for part, some in parts(segment, digests, todo):
                     _look(part, numbers, digests, some, accept, located)
             except Damaged:
                 if key not in self.broken:
@@ -98,7 +98,7 @@ class IndexSet:
         return self._number.get(pack_id)
 
 
-def _parts(
+def parts(
     segment: IndexSegment | LargeSegment, digests: U8, todo: np.ndarray
 ) -> Iterator[tuple[IndexSegment, np.ndarray]]:
     """The segment with what is to be looked up in it; of a large one, pieces of it."""

@@ -18,6 +18,10 @@ _IMAGE = (
     "SELECT b.digest, i.config, i.created, i.size, i.os, i.architecture, i.variant, i.labels, i.parent"
     " FROM image i JOIN blob b ON b.id = i.manifest AND b.state = 'live'"
 )
+UNTAGGED = "untagged"
+"""The name of the pin that keeps an image which has no tag (it was loaded so, or its tag moved on)."""
+PIN = "blob"
+"""The name of the pin that `blob put` leaves."""
 _PREFIX = re.compile(r"[0-9a-f]{1,64}")
 
 

@@ -395,6 +395,11 @@ class PackCache:
                 self._packs.popitem(last=False)
         return kept
 
+    def put(self, pack: Pack) -> None:
+        """Let an open pack stand for its key, whatever its file says of itself; closed with the rest."""
+        with self._lock:
+            self._packs[pack.key] = pack
+
     def frames(self, key: str, numbers: Iterable[int]) -> dict[int, bytes]:
         """Decoded frames of one pack."""
         pack = self.pack(key)

@@ -153,7 +153,7 @@ class Commit:
             # No tag yet: the lease is what keeps it.
             rows.name_blob(tx, self.lease, self.ids[blob.digest])
         for image in images:
-            _put_image(tx, self.require(image.manifest, "image"), image)
+            put_image(tx, self.require(image.manifest, "image"), image)
         for digest, name in pins:
             self.wake_seen(digest)
             put_pin(tx, digest, name)
@@ -238,7 +238,8 @@ class Commit:
         return found
 
 
-def _put_image(tx: WriteTx, manifest: int, image: ImageRow) -> None:
+def put_image(tx: WriteTx, manifest: int, image: ImageRow) -> None:
+    """The row that lists need of the manifest with this id."""
     columns = {
         "manifest": manifest,
         "config": image.config.raw,

@@ -31,12 +31,22 @@ def changed(tx: WriteTx) -> None:
     tx.renamed = True
     state = _state(tx)
     objects = Objects(tx.root)
-    copy = _head(objects)
-    if copy is not None and _later(copy, state) and objects.read_file(LOST, 1, part=True) is None:
+    copy, lost = _head(objects, FILE), _head(objects, LOST)
+    if copy is not None and _later(copy, state) and (lost is None or not _later(lost, state)):
         objects.write_file(LOST, objects.read_file(FILE, references_format.MAX_SIZE) or b"")
+    _move(tx, state.serial + 1)
+
+
+def outdo(tx: WriteTx, copy: References) -> None:
+    """What the copy has that this catalog lacked was taken from it: the catalog is later than the copy from here on."""
+    tx.renamed = True
+    _move(tx, max(copy.head.serial, _state(tx).serial) + 1)
+
+
+def _move(tx: WriteTx, serial: int) -> None:
     tx.run(
         "INSERT INTO meta (key, value) VALUES ('references', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        (f"{state.serial + 1} {secrets.token_hex(8)}",),
+        (f"{serial} {secrets.token_hex(8)}",),
     )
 
 
@@ -50,7 +60,7 @@ def refresh(catalog: Catalog, objects: Objects, *, now: bool = False) -> None:
         for _ in range(4):
             with catalog.read() as tx:
                 state = _state(tx)
-                copy = _head(objects)
+                copy = _head(objects, FILE)
                 if not state.serial or (copy is not None and copy[:2] == state[:2]):
                     return
                 if copy is not None and _later(copy, state):
@@ -101,8 +111,8 @@ def _state(tx: Tx) -> Head:
     return Head(int(serial), word)
 
 
-def _head(objects: Objects) -> Head | None:
-    data = objects.read_file(FILE, references_format.HEAD_SIZE, part=True)
+def _head(objects: Objects, name: str) -> Head | None:
+    data = objects.read_file(name, references_format.HEAD_SIZE, part=True)
     return None if data is None else references_format.decode_head(data)
 
 
