@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .base import App, Command, pass_app
+from .memory import keep_freed
 from .output import line
 from .streams import input_descriptor
 
@@ -20,5 +21,6 @@ def import_(app: App, message: str, platform: str | None, source: str, reference
 
     Prints the image's ID.
     """
+    keep_freed()
     given = input_descriptor() if source == "-" else source
     line(str(app.open().import_image(given, reference, message=message, platform=platform)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .base import App, Command, pass_app
+from .memory import keep_freed
 from .output import line
 from .streams import input_descriptor
 
@@ -27,6 +28,7 @@ def load(
 
     All of the archive's images are loaded, or none.
     """
+    keep_freed()
     app.quiet = app.quiet or quiet
     if platform and all_platforms:
         raise click.UsageError("--platform and --all-platforms exclude each other")

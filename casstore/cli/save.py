@@ -9,6 +9,7 @@ import click
 
 from ..errors import CasstoreError
 from .base import App, Command, pass_app
+from .memory import keep_freed
 from .streams import output_descriptor
 
 
@@ -29,6 +30,7 @@ def save(app: App, target: str | None, form: str, references: tuple[str, ...]) -
 
     The same images make the same bytes every time.
     """
+    keep_freed()
     if target is None or target == "-":
         descriptor = output_descriptor()
         app.open().save(references, descriptor, format=form)

@@ -13,7 +13,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -191,6 +191,53 @@ def _places(packs: PackCache, uses: Sequence[Used], digests: U8) -> U64:
     return found.get(digests)
 
 
+class Ahead:
+    """Threads that make windows before they are asked for, shared by the readers of one command."""
+
+    def __init__(self, threads: int | None = None) -> None:
+        """`threads`: as many as there are cores by default; with 0 each window is made when it is asked for."""
+        self.threads = len(os.sched_getaffinity(0)) if threads is None else threads
+        self.pool = ThreadPoolExecutor(max(1, self.threads), thread_name_prefix="windows")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+
+class _Windows:
+    """The windows of a span of one blob, in order, a few of them ahead."""
+
+    def __init__(self, packed: _Packed, start: int, stop: int, check: bool, ahead: Ahead) -> None:
+        self._packed = packed
+        self._next = start
+        self._stop = stop
+        self._check = check
+        self._ahead = ahead
+        self._queue: deque[Future[bytearray]] = deque()
+
+    def fill(self) -> None:
+        """Ask for windows until there are enough under way."""
+        while self._next < self._stop and len(self._queue) <= self._ahead.threads:
+            end = min(self._next + WINDOW, self._stop)
+            self._queue.append(self._ahead.pool.submit(self._packed.window, self._next, end, check=self._check))
+            self._next = end
+
+    def __iter__(self) -> Iterator[memoryview]:
+        while True:
+            self.fill()
+            if not self._queue:
+                return
+            yield memoryview(self._queue.popleft().result())
+
+    def cancel(self) -> None:
+        """Ask for no more."""
+        self._next = self._stop
+        for future in self._queue:
+            future.cancel()
+
+
 class BlobReader:
     """One blob, readable. `read` without bounds checks the blob's digest at the end."""
 
@@ -202,6 +249,7 @@ class BlobReader:
         self.info = info
         self.size = info.size
         self._packed: _Packed | None = None
+        self._begun: _Windows | None = None
         if info.place.state == "packed":
             with self._blaming():
                 self._packed = _Packed(volume.packs, Names(volume.file.chunk_digest), info)
@@ -230,10 +278,17 @@ class BlobReader:
         with contextlib.suppress(CasstoreError):  # a store that is read-only stays as it is
             protocol.mark_damaged(self._volume.catalog, [self.info], keys)
 
-    def read(self, start: int = 0, end: int | None = None, *, ahead: int | None = None) -> Iterator[memoryview]:
+    def begin(self, ahead: Ahead) -> None:
+        """Have the first windows made already; `read`, of the whole blob and with the same `ahead`, goes on from
+        there."""
+        if self._packed is not None and self.size:
+            self._begun = _Windows(self._packed, 0, self.size, False, ahead)
+            self._begun.fill()
+
+    def read(self, start: int = 0, end: int | None = None, *, ahead: Ahead | int | None = None) -> Iterator[memoryview]:
         """Buffers of bytes [start, end). Raises Damaged before the last buffer of a whole blob whose digest is wrong.
 
-        `ahead`: windows made in parallel before they are asked for (default: cores + 1).
+        `ahead`: threads shared with other readers, or how many to have for itself (see Ahead).
         """
         stop = self.size if end is None else min(end, self.size)
         with self._blaming():
@@ -242,7 +297,7 @@ class BlobReader:
             else:
                 yield from self._buffers(start, stop, check=True, ahead=ahead)
 
-    def _whole(self, ahead: int | None) -> Iterator[memoryview]:
+    def _whole(self, ahead: Ahead | int | None) -> Iterator[memoryview]:
         hasher = self.info.digest.hasher() if self.info.digest.algorithm != "sha256" else hashing.Sha256()
         held: memoryview | None = None
         seen = 0
@@ -267,7 +322,7 @@ class BlobReader:
         if held is not None:
             yield held
 
-    def _buffers(self, start: int, stop: int, *, check: bool, ahead: int | None) -> Iterator[memoryview]:
+    def _buffers(self, start: int, stop: int, *, check: bool, ahead: Ahead | int | None) -> Iterator[memoryview]:
         place = self.info.place
         if place.state == "inline":
             data = self._volume.packs.record(self.info.digest, place)
@@ -294,26 +349,19 @@ class BlobReader:
         finally:
             reader.close()
 
-    def _windows(self, start: int, stop: int, *, check: bool, ahead: int | None) -> Iterator[memoryview]:
+    def _windows(self, start: int, stop: int, *, check: bool, ahead: Ahead | int | None) -> Iterator[memoryview]:
         packed = self._packed
         if packed is None or start >= stop:
             return
-        bounds = [(at, min(at + WINDOW, stop)) for at in range(start, stop, WINDOW)]
-        cores = len(os.sched_getaffinity(0))
-        depth = cores + 1 if ahead is None else ahead
-        if depth == 0 or len(bounds) == 1:
-            for low, high in bounds:
-                yield memoryview(packed.window(low, high, check=check))
+        begun, self._begun = self._begun, None
+        if begun is None and stop - start <= WINDOW:
+            yield memoryview(packed.window(start, stop, check=check))
             return
-        with ThreadPoolExecutor(min(cores, depth), thread_name_prefix="windows") as pool:
-            queue: deque[Future[bytearray]] = deque()
-            try:
-                for low, high in bounds:
-                    queue.append(pool.submit(packed.window, low, high, check=check))
-                    if len(queue) > depth:
-                        yield memoryview(queue.popleft().result())
-                while queue:
-                    yield memoryview(queue.popleft().result())
-            finally:
-                for future in queue:
-                    future.cancel()
+        with contextlib.ExitStack() as stack:
+            if begun is None:
+                if not isinstance(ahead, Ahead):
+                    ahead = stack.enter_context(Ahead(ahead))
+                begun = _Windows(packed, start, stop, check, ahead)
+            stack.callback(begun.cancel)
+            yield from begun
+

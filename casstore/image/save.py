@@ -16,7 +16,7 @@ from pathlib import Path
 from ..codec import compression
 from ..digest import Digest
 from ..errors import CasstoreError, Damaged, InvalidReference, OutOfSpace
-from ..flow.restore import BlobReader
+from ..flow.restore import Ahead, BlobReader
 from ..flow.source import Buffers
 from ..flow.step import Step
 from ..model import Buffer, Progress
@@ -35,7 +35,7 @@ from .content import protect, read_document
 from .resolve import Found
 
 FORMATS = {"docker-archive": docker_archive.plan, "oci-archive": oci_layout.plan, "legacy": legacy.plan}
-SYNC_EVERY = 32 << 20
+PUSH_EVERY = 32 << 20
 """Bytes after which a file's written part is pushed to the disk, so that the end does not wait for all of it."""
 
 
@@ -48,9 +48,10 @@ def save(
     progress: Progress | None = None,
 ) -> None:
     """Save images, by name or ID, to a path or an open descriptor."""
-    with Lease(volume.catalog, volume.objects, "save") as lease:
-        source = _Saved(volume, lease, given)
+    with Lease(volume.catalog, volume.objects, "save") as lease, Ahead() as ahead:
+        source = _Saved(volume, lease, given, ahead)
         plan = FORMATS[format](source.images, source.indexes)
+        source.order([member.source for member in plan if isinstance(member.source, Content)])
         _, total = writing.offsets(plan)
         step = Step(progress, "save", total)
         if isinstance(out, int):
@@ -64,7 +65,10 @@ def save(
 class _Saved:
     """What was asked for, resolved, and protected by a lease for as long as it is read."""
 
-    def __init__(self, volume: Volume, lease: Lease, given: Sequence[str]) -> None:
+    def __init__(self, volume: Volume, lease: Lease, given: Sequence[str], ahead: Ahead) -> None:
+        self._ahead = ahead
+        self._next: dict[Content, Content] = {}
+        self._begun: dict[Content, BlobReader] = {}
         self._volume = volume
         self._lease = lease
         self.images: list[SavedImage] = []
@@ -124,16 +128,28 @@ class _Saved:
             listed=here or bool(tags),
         )
 
+    def order(self, contents: Sequence[Content]) -> None:
+        """The blobs in the order in which they will be asked for: each is begun while the one before is read."""
+        self._next = dict(zip(contents, contents[1:], strict=False))
+
     def open(self, content: Content) -> tuple[int, Iterable[Buffer]]:
         """A blob's bytes for the writer."""
         self._lease.check()
-        info = self._infos[content.digest]
-        reader = BlobReader(self._volume, info)
+        reader = self._begun.pop(content, None) or self._begin(content)
+        follower = self._next.get(content)
+        if follower is not None:
+            self._begun[follower] = self._begin(follower)
+        info = reader.info
         if not content.unpacked or info.encoding == "identity":
-            return reader.size, reader.read()
+            return reader.size, reader.read(ahead=self._ahead)
         if info.content_size is None:
             raise Damaged(f"cannot be unpacked: {info.encoding}", what=str(info.digest))
         return info.content_size, _unpacked(reader)
+
+    def _begin(self, content: Content) -> BlobReader:
+        reader = BlobReader(self._volume, self._infos[content.digest])
+        reader.begin(self._ahead)
+        return reader
 
 
 def _unpacked(reader: BlobReader) -> Iterator[Buffer]:
@@ -173,7 +189,8 @@ class _File:
         self._decided = decided
         self._temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         self._step = step
-        self._unsynced = 0
+        self._size = 0
+        self._pushed = 0
         self._fd = -1
 
     def __enter__(self) -> _File:
@@ -189,6 +206,11 @@ class _File:
         try:
             while view:
                 view = view[os.write(self._fd, view[: 1 << 30]) :]
+            self._size += total
+            if self._size - self._pushed >= PUSH_EVERY:
+                # "Not needed" makes the kernel begin to write these pages out; it drops none that is not written.
+                os.posix_fadvise(self._fd, self._pushed, self._size - self._pushed, os.POSIX_FADV_DONTNEED)
+                self._pushed = self._size
         except OSError as error:
             raise _failed(error, str(self._path)) from None
         self._step.advance(total)

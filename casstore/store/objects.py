@@ -145,7 +145,7 @@ def _write_all(handle: int, data: Buffer) -> int:
 
 
 class Staged:
-    """An object being written in the staging folder of a lease. One writer; `sync` may run in another
+    """An object being written in the staging folder of a lease. One writer; `push` may run in another
     thread."""
 
     def __init__(self, path: Path, key: str | None) -> None:
@@ -154,6 +154,7 @@ class Staged:
         """May be set until `publish`: a blob from a pipe learns its digest at the end. Its row must exist by
         then."""
         self.size = 0
+        self._pushed = 0
         self._handle = -1
         try:
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
@@ -178,11 +179,12 @@ class Staged:
         """Read back exactly `length` bytes of what was written."""
         return _pread(self._handle, self.key or str(self.path), self.size, offset, length)
 
-    def sync(self) -> None:
-        """Start and await the write-out of what was written so far, so that `publish` has little left to wait
-        for."""
+    def push(self) -> None:
+        """Have the kernel begin to write out what was written so far, so that `publish` has little left to wait for."""
         try:
-            os.fdatasync(self._handle)
+            # "Not needed" begins the write-out, without waiting, and drops no page that is not written yet.
+            os.posix_fadvise(self._handle, self._pushed, self.size - self._pushed, os.POSIX_FADV_DONTNEED)
+            self._pushed = self.size
         except OSError as error:
             raise translate(error, self.key or str(self.path)) from error
 

@@ -147,7 +147,7 @@ class PackShelf:
             pack.unsynced += len(stored)
             push, pack.unsynced = (True, 0) if pack.unsynced >= SYNC_EVERY else (False, pack.unsynced)
         if push:
-            pack.staged.sync()
+            pack.staged.push()
 
     def seal(self) -> list[Sealed]:
         """Close every pack: table and trailer written and re-read. All slots must have been written."""

@@ -103,7 +103,7 @@ def test_what_is_staged_is_not_there_and_what_is_published_is(objects: Objects) 
     with objects.stage(1, KEY) as staged:
         assert [staged.write(b"one "), staged.write(memoryview(b"two")), staged.write(bytearray())] == [0, 4, 7]
         assert staged.pread(2, 3) == b"e t"
-        staged.sync()
+        staged.push()
         assert objects.stat(KEY) is None
         with pytest.raises(NotFound, match=KEY):
             objects.open(KEY)
