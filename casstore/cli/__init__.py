@@ -9,7 +9,11 @@ from __future__ import annotations
 
 def main() -> None:
     """The console script: runs one command and leaves with its exit code."""
+    import os
     import sys
+
+    # No linear algebra is done here; its threads, begun as numpy is imported, would spin for a tenth of a second.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     from .run import run
 
