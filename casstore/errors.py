@@ -22,6 +22,13 @@ where there is one) and `hint` (what to do). `str()` makes the one line that the
 
 from __future__ import annotations
 
+_LONGEST = 2000  # characters of a message, and of each field in it
+
+
+def _short(text: str) -> str:
+    """Names come from outside, and may be megabytes long: then their middle is left out."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 4 :]}"
+
 
 class CasstoreError(Exception):
     """The root. `message` is one line without trailing period."""
@@ -38,13 +45,13 @@ class CasstoreError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        line = self.message
-        if self.what is not None and self.what not in line:
-            line = f"{self.what}: {line}"
+        line = _short(self.message)
+        if self.what is not None and self.what not in self.message:
+            line = f"{_short(self.what)}: {line}"
         if self.offset is not None:
             line += f" at offset {self.offset}"
         if self.hint:
-            line += f" ({self.hint})"
+            line += f" ({_short(self.hint)})"
         return line.replace("\n", "\\n")
 
 

@@ -52,6 +52,10 @@ class Limit:
     free: int = 64 << 20
 
 
+LIMIT = Limit(ratio=2000, free=1 << 30)
+"""What comes from outside may become, unless told otherwise. (gzip cannot exceed a ratio of about 1030.)"""
+
+
 def detect(first: Buffer) -> str | None:
     """The compression (gzip, zstd, bzip2, xz), or None, by the first DETECT_SIZE bytes (fewer where there are
     no more)."""

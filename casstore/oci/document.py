@@ -21,10 +21,11 @@ MAX_ARCHIVE_JSON = 20 << 20
 """Largest JSON member of an archive (manifest.json, index.json, repositories), bytes."""
 MAX_DEPTH = 64
 """Deepest nesting of arrays and objects."""
-MAX_VALUES = 1 << 20
-"""Most values in one document: they cost far more in memory than in text."""
+BYTES_PER_VALUE = 32
+"""A document may have one value for so many bytes of its limit: values cost far more in memory than in text."""
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+# Possessive, all of it: what could be tried again costs the regular expression some hundred bytes a character.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?+', re.DOTALL)
 _NOT_STRUCTURE = re.compile(rb"[^\[\]{},]+")
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1, ord(","): 0}
 _LONE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -39,7 +40,7 @@ def strict_json(data: bytes, limit: int, what: str) -> Any:
     """
     if len(data) > limit:
         raise LimitExceeded(f"JSON is larger than {limit} bytes", what=what)
-    _bound(data, what)
+    _bound(data, limit // BYTES_PER_VALUE, what)
     try:
         text = data.decode("utf-8")
         value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
@@ -78,12 +79,12 @@ def encode(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def _bound(data: bytes, what: str) -> None:
+def _bound(data: bytes, most: int, what: str) -> None:
     if data.count(b"[") + data.count(b"{") + data.count(b",") <= MAX_DEPTH:
         return
     structure = _NOT_STRUCTURE.sub(b"", _STRING.sub(b"", data))
-    if len(structure) > MAX_VALUES:
-        raise LimitExceeded(f"JSON has more than {MAX_VALUES} values", what=what)
+    if len(structure) > most:
+        raise LimitExceeded(f"JSON has more than {most} values", what=what)
     if max(accumulate(_STEP[byte] for byte in structure), default=0) > MAX_DEPTH:
         raise LimitExceeded(f"JSON is nested deeper than {MAX_DEPTH}", what=what)
 

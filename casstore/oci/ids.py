@@ -159,8 +159,11 @@ def _time(text: Any) -> str:
     """RFC 3339 as Go writes it: no zeros at the end of a fraction."""
     if not isinstance(text, str) or not text:
         return _NO_TIME
-    found = re.fullmatch(r"(.*\.[0-9]*?)0+(Z|[+-][0-9:]+)", text)
-    return found[1].rstrip(".") + found[2] if found else text
+    found = re.fullmatch(r"([^.]*)\.([0-9]++)(Z|[+-][0-9:]++)", text)
+    if not found:
+        return text
+    fraction = found[2].rstrip("0")
+    return found[1] + (f".{fraction}" if fraction else "") + found[3]
 
 
 def _version(text: Any) -> tuple[int, ...]:

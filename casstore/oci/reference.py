@@ -26,6 +26,7 @@ DEFAULT_TAG = "latest"
 MAX_PATH = 255
 """Longest path of a repository, characters."""
 
+_MAX_TEXT = 1024  # longer than any that is valid: the expressions below need memory for each character
 _LEGACY_DOMAIN = "index.docker.io"
 _OFFICIAL = "library/"
 
@@ -141,6 +142,8 @@ def is_full_id(text: str) -> bool:
 
 def _parse(text: str) -> tuple[str, Reference | None]:
     """(why not, None) or ("", Reference)."""
+    if len(text) > _MAX_TEXT:
+        return f"invalid reference format: repository name must not be more than {MAX_PATH} characters", None
     if _IDENTIFIER.fullmatch(text):
         return f"invalid repository name ({text}), cannot specify 64-byte hexadecimal strings", None
     domain, rest = _split_domain(text)

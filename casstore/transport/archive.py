@@ -18,8 +18,7 @@ from .stream import TarStream
 
 __all__ = ["LIMIT", "Landed", "Reader", "Sink", "Source", "Stream", "open_source"]
 
-LIMIT = compression.Limit(ratio=2000, free=1 << 30)
-"""What a compressed archive may become unless told otherwise (gzip cannot exceed a ratio of about 1030)."""
+LIMIT = compression.LIMIT
 
 
 class FileReader:
@@ -41,8 +40,8 @@ class FileReader:
 class TarFile(Source):
     """A plain tar in a file, from `base` on: read in place."""
 
-    def __init__(self, fd: int, what: str, base: int = 0) -> None:
-        super().__init__(what)
+    def __init__(self, fd: int, what: str, limit: compression.Limit = LIMIT, base: int = 0) -> None:
+        super().__init__(what, limit)
         self._fd = fd
         self._base = base
 
@@ -85,8 +84,8 @@ class _FileCursor:
 class Folder(Source):
     """A folder whose files are the members: an OCI layout as skopeo and buildx leave it."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
+    def __init__(self, path: Path, limit: compression.Limit = LIMIT) -> None:
+        super().__init__(str(path), limit)
         self._root = path
 
     def scan(self, sink: Sink | None = None) -> None:
@@ -131,7 +130,8 @@ def _unreadable(error: OSError) -> None:
 def open_source(where: str | Path | int, limit: compression.Limit = LIMIT) -> Source:
     """An archive by path, or by the descriptor of something that is open (a pipe, standard input).
 
-    The descriptor is duplicated; the caller's stays open. `limit` bounds what a compressed archive may become.
+    The descriptor is duplicated; the caller's stays open. `limit` bounds what a compressed archive, or a compressed
+    layer in it, may become.
     Nothing is scanned yet.
     """
     if isinstance(where, int):
@@ -139,7 +139,7 @@ def open_source(where: str | Path | int, limit: compression.Limit = LIMIT) -> So
     else:
         path, what = Path(where), str(where)
         if path.is_dir():
-            return Folder(path)
+            return Folder(path, limit)
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -147,5 +147,5 @@ def open_source(where: str | Path | int, limit: compression.Limit = LIMIT) -> So
     if stat.S_ISREG(os.fstat(fd).st_mode):
         base = os.lseek(fd, 0, os.SEEK_CUR)
         if compression.detect(os.pread(fd, compression.DETECT_SIZE, base)) is None:
-            return TarFile(fd, what, base)
+            return TarFile(fd, what, limit, base)
     return TarStream(os.fdopen(fd, "rb", buffering=0), what, limit)

@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 
 from ..digest import Digest
-from ..errors import BadInput, InvalidReference, NotFound
+from ..errors import BadInput, InvalidReference, LimitExceeded, NotFound
 from ..oci import config as oci_config
 from ..oci import media
 from ..oci.document import MAX_ARCHIVE_JSON, MAX_DOCUMENT, convert, encode, strict_json
-from ..oci.manifest import Descriptor, Index, Manifest
+from ..oci.config import Config
+from ..oci.manifest import MAX_CHILDREN, Descriptor, Index, Manifest
 from ..oci.platform import host, select
 from ..oci.reference import Reference, parse_repo_tag
 from . import oci_layout, tar
@@ -43,11 +44,15 @@ def read(source: Source) -> Archive:
     items = convert(list[_Item], value, what)
     tags = [[_tag(text, what) for text in item.repo_tags or ()] for item in items]
     images: dict[tuple[Digest, tuple[str, ...]], ArchiveImage] = {}
-    for item, names in zip(items, tags, strict=True):
-        image = _image(source, item)
+    names: dict[int, dict[Reference, None]] = {}
+    configs: dict[str, Config] = {}
+    for item, given in zip(items, tags, strict=True):
+        image = _image(source, item, configs)
         image = images.setdefault((image.config_digest, tuple(layer.path for layer in image.layers)), image)
-        image.tags.extend(name for name in names if name not in image.tags)
+        names.setdefault(id(image), {}).update(dict.fromkeys(given))
         image.parent = _parent(item.parent, what)
+    for image in images.values():
+        image.tags = list(names[id(image)])
     ids = {image.config_digest for image in images.values()}
     for image in images.values():
         image.parent = image.parent if image.parent in ids else None
@@ -69,17 +74,21 @@ def attach_manifest(image: ArchiveImage, manifest: Manifest) -> bool:
     return True
 
 
-def _image(source: Source, item: _Item) -> ArchiveImage:
+def _image(source: Source, item: _Item, configs: dict[str, Config]) -> ArchiveImage:
+    """`configs`: those read already, by path."""
     what = f"{source.what}: {item.config or MANIFEST}"
     if not item.config:
         raise BadInput("invalid manifest.json: an image without Config", what=what)
-    raw = _document(source, item.config)
-    config = oci_config.parse(raw, what)
+    config = configs.get(item.config)
+    if config is None:
+        config = configs[item.config] = oci_config.parse(_document(source, item.config), what)
     oci_config.check_os(config, host().os, what)
     paths = item.layers or []
+    if len(paths) > MAX_CHILDREN:
+        raise LimitExceeded(f"invalid manifest: more than {MAX_CHILDREN} layers", what=what)
     oci_config.check_layers(config, len(paths), what)
     layers = [layer_ref(source, path, diff_id) for path, diff_id in zip(paths, config.diff_ids, strict=True)]
-    return ArchiveImage(what, raw, config, media.OCI_CONFIG, layers)
+    return ArchiveImage(what, config.raw, config, media.OCI_CONFIG, layers)
 
 
 def layer_ref(source: Source, path: str, diff_id: Digest | None) -> LayerRef:

@@ -31,6 +31,8 @@ from .writing import Content, Member, folders
 MAX_CHAIN = 128
 """Most layers on top of each other."""
 MAX_IMAGES = 10_000
+MAX_CONFIGS = 64 << 20
+"""All configs made for the images of one archive together, bytes: each tells the history of all layers below."""
 
 _ID = re.compile(r"[0-9a-f]{64}")
 _JSON = re.compile(r"([0-9a-f]{64})/json")
@@ -63,6 +65,7 @@ def read(source: Source) -> Archive:
     tags = _tags(source, documents)
     steps = {each: _step(source, each, documents[each]) for each in found}
     images: list[ArchiveImage] = []
+    made = 0
     for each in sorted(found, key=lambda each: (len(chains[each]), each)):
         step = steps[each]
         chain = [steps[name] for name in chains[each]]
@@ -72,6 +75,9 @@ def read(source: Source) -> Archive:
             below = steps[step.parent].image
             step.image.parent = below.config_digest if below else None
         images.append(step.image)
+        made += len(step.image.config_bytes)
+        if made > MAX_CONFIGS:
+            raise LimitExceeded(f"configs of the layers take more than {MAX_CONFIGS} bytes", what=source.what)
     return Archive("legacy", source, images)
 
 
@@ -139,7 +145,7 @@ def _diff_id(source: Source, layer: LayerRef) -> Digest:
     """Digest of the uncompressed stream: told by the sink, or read here."""
     if layer.landed is not None:
         return layer.landed.diff_id or layer.landed.digest
-    stream = compression.open_stream(_Forward(source, layer.path), what=f"{source.what}: {layer.path}")
+    stream = compression.open_stream(_Forward(source, layer.path), source.limit, f"{source.what}: {layer.path}")
     digest = hashlib.sha256()
     while data := stream.read(1 << 20):
         digest.update(data)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
+from ..codec import compression
 from ..digest import Digest
 from ..errors import BadInput, LimitExceeded, NotFound
 from . import tar
 
 MAX_MEMBERS = 200_000
+MAX_NAMES = 32 << 20
+"""All names and links of one archive together, characters."""
+MAX_DOCUMENTS = 64 << 20
+"""All documents (manifests, configs, lists) read from one archive together, bytes: once parsed, each takes a multiple."""
+MAX_STEPS = 10_000_000
+"""Parts of paths and links walked in one archive."""
 _MAX_HOPS = 40
 
 
@@ -57,14 +65,20 @@ class Member(NamedTuple):
 
 
 class Source:
-    """An archive, scanned. `members` by clean name; `what` names it in errors."""
+    """An archive, scanned. `members` by clean name; `what` names it in errors; `limit`: what compressed members may
+    become."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, limit: compression.Limit) -> None:
         self.what = what
+        self.limit = limit
         self.members: dict[str, Member] = {}
         self._links: dict[str, tuple[bool, str]] = {}
         self._twice: set[str] = set()
         self._count = 0
+        self._names = 0
+        self._steps = 0
+        self._documents: dict[str, int] = {}
+        self._document_bytes = 0
 
     def __enter__(self) -> Self:
         return self
@@ -124,6 +138,10 @@ class Source:
             raise LimitExceeded(f"larger than {limit} bytes", what=f"{self.what}: {path}")
         if member.landed is not None:
             raise LimitExceeded("document is too large to be read from a stream", what=f"{self.what}: {path}")
+        self._document_bytes += member.size - self._documents.get(member.name, 0)
+        self._documents[member.name] = member.size
+        if self._document_bytes > MAX_DOCUMENTS:
+            raise LimitExceeded(f"documents take more than {MAX_DOCUMENTS} bytes", what=self.what)
         data = self.open(path).pread(0, member.size)
         if len(data) != member.size:
             raise BadInput("unexpected EOF", what=f"{self.what}: {path}")
@@ -136,6 +154,9 @@ class Source:
         self._count += 1
         if self._count > MAX_MEMBERS:
             raise LimitExceeded(f"more than {MAX_MEMBERS} members", what=self.what)
+        self._names += len(header.name) + len(header.link)
+        if self._names > MAX_NAMES:
+            raise LimitExceeded(f"names are longer than {MAX_NAMES} together", what=self.what)
         name = clean(header.name)
         if not name or header.kind in (tar.FOLDER, tar.OTHER):
             return
@@ -150,9 +171,12 @@ class Source:
         where = f"{self.what}: {path}"
         if not path or path.startswith("/") or "\0" in path or ".." in path.split("/"):
             raise BadInput("invalid path, it leaves the archive", what=where)
-        ahead, walked, hops = _parts(path), list[str](), 0
+        ahead, walked, hops = deque(_parts(path)), list[str](), 0
         while ahead:
-            part = ahead.pop(0)
+            part = ahead.popleft()
+            self._steps += 1 + len(walked) // 16  # joining them again costs more than a step
+            if self._steps > MAX_STEPS:
+                raise LimitExceeded("paths and links are too long to be followed", what=where)
             if part == "..":
                 if not walked:
                     raise BadInput("link leaves the archive", what=where)
@@ -169,7 +193,7 @@ class Source:
             if not from_root and target.startswith("/"):
                 raise BadInput("link leaves the archive", what=where)
             walked = [] if from_root else walked[:-1]
-            ahead = _parts(target) + ahead
+            ahead.extendleft(reversed(_parts(target)))
         return "/".join(walked)
 
 

@@ -50,6 +50,7 @@ class Layout:
         self._documents: dict[Digest, Manifest | Index] = {}
         self._images: dict[Digest, ArchiveImage] = {}
         self._indexes: dict[Digest, ArchiveIndex] = {}
+        self._tags: dict[Digest, dict[Reference, None]] = {}
         mark = decode(_Mark, source.read(MARK, 4096), 4096, f"{source.what}: {MARK}")
         if not mark.version.startswith("1."):
             raise BadInput(f"unknown imageLayoutVersion {mark.version[:40]!r}", what=f"{source.what}: {MARK}")
@@ -71,14 +72,12 @@ class Layout:
 
     def entries(self) -> Iterator[tuple[Reference | None, list[Descriptor]]]:
         """What index.json lists, by name. More than one descriptor in a group: one image for several platforms."""
-        groups: dict[Reference, list[Descriptor]] = {}
-        unnamed: list[Descriptor] = []
+        groups: dict[Reference | None, dict[Digest, Descriptor]] = {}
         for descriptor in self._top.manifests:
-            name = _name(descriptor, self._what)
-            group = unnamed if name is None else groups.setdefault(name, [])
-            if all(descriptor.digest != other.digest for other in group):
-                group.append(descriptor)
-        yield from groups.items()
+            groups.setdefault(_name(descriptor, self._what), {}).setdefault(descriptor.digest, descriptor)
+        unnamed = list(groups.pop(None, {}).values())
+        for name, group in groups.items():
+            yield name, list(group.values())
         platforms = [each.platform.normal() for each in unnamed if each.platform]
         if len(unnamed) > 1 and len(set(platforms)) == len(unnamed):
             yield None, unnamed
@@ -153,7 +152,8 @@ class Layout:
 
     def _tag(self, target: Descriptor, tags: list[Reference]) -> None:
         owner = self._images.get(target.digest) or self._indexes[target.digest]
-        owner.tags.extend(tag for tag in tags if tag not in owner.tags)
+        self._tags.setdefault(target.digest, {}).update(dict.fromkeys(tags))
+        owner.tags = list(self._tags[target.digest])
 
     def _image(self, descriptor: Descriptor) -> ArchiveImage:
         """The image of a manifest, once."""

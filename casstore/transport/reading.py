@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..digest import Digest
 from ..errors import BadInput
 from ..oci.manifest import Manifest
 from ..oci.platform import Platform, rank
@@ -50,12 +51,15 @@ def _hybrid(archive: Archive, platform: Platform | None, everything: bool) -> Ar
     """Docker's view and the layout's in one: manifests from the layout, names from both; they must agree."""
     layout = oci_layout.Layout(archive.source, platform, everything)
     named = {tag: image.config_digest for image in archive.images for tag in image.tags}
+    by_config: dict[Digest, list[ArchiveImage]] = {}
+    for image in archive.images:
+        by_config.setdefault(image.config_digest, []).append(image)
     for name, group in layout.entries():
         manifests = list(layout.present(group))
-        configs = {manifest.config.digest for manifest in manifests}
+        configs = dict.fromkeys(manifest.config.digest for manifest in manifests)
         if name in named and named[name] not in configs:
             raise BadInput(f"manifest.json and index.json disagree about {name.familiar()}", what=archive.source.what)
-        ours = [image for image in archive.images if image.config_digest in configs]
+        ours = [image for config in configs for image in by_config.get(config, ())]
         if not everything and _attach(ours, manifests):
             if name is not None and name not in named:
                 ours[0].tags.append(name)

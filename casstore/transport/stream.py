@@ -31,7 +31,7 @@ class TarStream(Source):
     """A tar that goes by once. Owns `file`; `limit` bounds what it may become if it is compressed."""
 
     def __init__(self, file: BinaryIO, what: str, limit: compression.Limit) -> None:
-        super().__init__(what)
+        super().__init__(what, limit)
         self._file = file
         with suppress(OSError):  # no pipe, or larger than this user may have it
             fcntl.fcntl(file.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_SIZE)

@@ -14,6 +14,8 @@ from ..errors import BadInput, LimitExceeded
 BLOCK = 512
 MAX_EXTENSION = 1 << 20
 """Largest extended header (PAX records, GNU long name), bytes."""
+MAX_EXTENSIONS = 64 << 20
+"""All extended headers of one archive together, bytes."""
 MAX_NAME = 4096
 
 FILE, HARD_LINK, SYMLINK, FOLDER, OTHER = "file", "hard link", "symlink", "folder", "other"
@@ -31,6 +33,8 @@ _KINDS = {
     b"6": OTHER,
     b"V": OTHER,
 }
+_PAX_KEYS = frozenset({b"path", b"linkpath", b"size", b"GNU.sparse.name"})
+_SPARSE, _SPARSE_NAME = "GNU.sparse", "GNU.sparse.name"
 _MAX_OCTAL = 8**11 - 1
 _MAX_EXTENSIONS = 64
 
@@ -68,7 +72,7 @@ def walk(cursor: Cursor, what: str) -> Iterator[Header]:
     BadInput with an offset: broken header, archive that ends inside a member.
     """
     extended: dict[str, str] = {}
-    extensions = 0
+    extensions = extension_bytes = 0
     start = cursor.position
     while True:
         at = cursor.position
@@ -83,7 +87,9 @@ def walk(cursor: Cursor, what: str) -> Iterator[Header]:
         kind, size = _check(block, what, at)
         if kind in (b"x", b"L", b"K", b"g"):
             extensions += 1
-            if size > MAX_EXTENSION or extensions > _MAX_EXTENSIONS:
+            extension_bytes += size
+            too_many = extensions > _MAX_EXTENSIONS or extension_bytes > MAX_EXTENSIONS
+            if size > MAX_EXTENSION or too_many:
                 raise LimitExceeded("extended tar header too large", what=what, offset=at)
             payload = cursor.read(size)
             if len(payload) < size:
@@ -103,7 +109,7 @@ def walk(cursor: Cursor, what: str) -> Iterator[Header]:
 def _header(
     block: bytes, kind: bytes, size: int, extended: dict[str, str], what: str, start: int, cursor: Cursor
 ) -> Header:
-    name = extended.get("GNU.sparse.name") or extended.get("path")
+    name = extended.get(_SPARSE_NAME) or extended.get("path")
     if name is None:
         name = _text(block[:100].split(b"\0", 1)[0])
         if block[257:263] == b"ustar\0" and (prefix := _text(block[345:500].split(b"\0", 1)[0])):
@@ -115,7 +121,7 @@ def _header(
         raise LimitExceeded(f"path is longer than {MAX_NAME}", what=what, offset=start)
     if "size" in extended:
         size = _decimal(extended["size"], what, start)
-    sparse = kind == b"S" or any(key.startswith("GNU.sparse.") for key in extended)
+    sparse = kind == b"S" or _SPARSE in extended or _SPARSE_NAME in extended
     if kind == b"S" and block[482]:
         while (more := cursor.read(BLOCK)) and len(more) == BLOCK and more[504]:
             pass
@@ -164,7 +170,7 @@ def _decimal(text: str, what: str, at: int) -> int:
 
 
 def _pax(payload: bytes, what: str, at: int) -> dict[str, str]:
-    """`length key=value\\n` records."""
+    """Of `length key=value\\n` records those that matter here. (All of them could take a hundred times their bytes.)"""
     records: dict[str, str] = {}
     position = 0
     while position < len(payload):
@@ -177,7 +183,10 @@ def _pax(payload: bytes, what: str, at: int) -> dict[str, str]:
             raise BadInput("invalid tar header: PAX record", what=what, offset=at)
         if b"\0" in key or (b"\0" in value and key in (b"path", b"linkpath")):
             raise BadInput("invalid tar header: NUL in a PAX record", what=what, offset=at)
-        records[_text(key)] = _text(value[:-1])
+        if key in _PAX_KEYS:
+            records[_text(key)] = _text(value[:-1])
+        elif key.startswith(b"GNU.sparse."):
+            records[_SPARSE] = ""
         position += length
     return records
 
