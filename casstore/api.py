@@ -15,6 +15,7 @@ import contextlib
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -143,6 +144,7 @@ class Store:
 
     def _writing(self, pack: str | None) -> dict[str, Any]:
         """What every command that brings content needs to know; OutOfSpace where the disk is nearly full."""
+        from .codec.compression import LIMIT
         from .store import settings
 
         with self._site.catalog.read() as tx:
@@ -154,7 +156,10 @@ class Store:
                 what=str(self.root),
                 hint="make room, or casstore config set min-free",
             )
-        return {"pack": pack or "now", "codec": kept["compression"], "progress": self.progress}
+        limit = replace(
+            LIMIT, ratio=settings.ratio(kept["limit.ratio"]), output=settings.size(kept["limit.output"])
+        )
+        return {"pack": pack or "now", "codec": kept["compression"], "limit": limit, "progress": self.progress}
 
     # -- images
 

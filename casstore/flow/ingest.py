@@ -71,7 +71,8 @@ class _Pending:
 
 
 class Ingest:
-    """Takes blobs for one commit. `pack`: "now" packs what is not compressed, "later" and "never" keep it loose."""
+    """Takes blobs for one commit. `pack`: "now" packs what is not compressed, "later" and "never" keep it loose.
+    `limit`: how far into what is compressed we look."""
 
     def __init__(
         self,
@@ -80,10 +81,12 @@ class Ingest:
         *,
         pack: str = "now",
         codec: str = "zstd:3",
+        limit: compression.Limit = compression.LIMIT,
         workers: int | None = None,
         progress: Progress | None = None,
     ) -> None:
         self._volume = volume
+        self._limit = limit
         self._lease = lease
         self._pack = pack
         self._progress = progress
@@ -152,7 +155,15 @@ class Ingest:
         step: Step,
     ) -> Taken:
         blob, staged = take_loose(
-            self._volume.objects, self._lease, self._begin, source, expect, media_type, step, strict=inside
+            self._volume.objects,
+            self._lease,
+            self._begin,
+            source,
+            expect,
+            media_type,
+            step,
+            limit=self._limit,
+            strict=inside,
         )
         with self._lock:
             if blob.digest in self._loose:

@@ -94,11 +94,13 @@ def take_loose(
     media_type: str,
     step: Step,
     *,
+    limit: compression.Limit = compression.LIMIT,
     strict: bool = False,
 ) -> tuple[NewBlob, Staged]:
     """Write one blob into the staging folder as it is; returns what a commit needs, and the staged file.
 
-    `strict`: a blob that is not what its first bytes say is an error; else it is kept all the same.
+    `strict`: a blob that is not what its first bytes say, or becomes more than `limit`, is an error; else it is kept all
+    the same, and what is inside stays unknown.
     """
     # The digest is part of the key. Where it is known only at the end, the row is made then: until it is published, the
     # file lies in the lease's folder and goes with it.
@@ -107,7 +109,7 @@ def take_loose(
         begin(key, "blob")
     staged = objects.stage(lease, key)
     try:
-        blob = _follow(source, staged, expect, step, strict=strict)
+        blob = _follow(source, staged, expect, step, limit=limit, strict=strict)
         if key is None:
             key = staged.key = loose_key(blob.digest)
             begin(key, "blob")
@@ -123,7 +125,13 @@ def known_loose(source: Source, expect: Digest, key: str) -> NewBlob:
 
 
 def _follow(
-    source: Source, staged: Staged | None, expect: Digest | None, step: Step, *, strict: bool = False
+    source: Source,
+    staged: Staged | None,
+    expect: Digest | None,
+    step: Step,
+    *,
+    limit: compression.Limit = compression.LIMIT,
+    strict: bool = False,
 ) -> NewBlob:
     """Read a blob to its end, into `staged` if that is given; what is known of it then, but for its place."""
     tee = _Tee(source, staged, expect, step)
@@ -132,13 +140,13 @@ def _follow(
     inside: _Inflated | None = None
     if kind is not None:
         tee.scanner = None
-        inside = _Inflated(compression.open_stream(_Prepended(first, tee)))
+        inside = _Inflated(compression.open_stream(_Prepended(first, tee), limit))
         try:
             inside.run()
         except BadInput:
             if strict:
                 raise
-            inside = None  # not what its first bytes say: still kept, byte for byte
+            inside = None  # not what its first bytes say, or a bomb: still kept, byte for byte
     tee.drain()
     digest = Digest.sha256(tee.sha256.digest())
     if expect is not None:

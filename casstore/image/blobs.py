@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..codec import compression
 from ..digest import Digest
 from ..errors import BadInput, NotFound
 from ..flow.ingest import Ingest
@@ -15,10 +16,8 @@ from ..flow.source import StreamSource, open_input
 from ..model import BlobInfo, Progress
 from ..store import names, protocol, query
 from ..store.leases import Lease
+from ..store.names import PIN
 from ..store.volume import Volume
-
-PIN = "blob"
-"""The name of the pin that `blob put` leaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +38,12 @@ def put(
     *,
     pack: str = "now",
     codec: str = "zstd:3",
+    limit: compression.Limit = compression.LIMIT,
     progress: Progress | None = None,
 ) -> Digest:
     """Store a file or stream as one blob, pinned until `rm`."""
     with open_input(where) as raw, Lease(volume.catalog, volume.objects, "blob put") as lease:
-        ingest = Ingest(volume, lease.id, pack=pack, codec=codec, progress=progress)
+        ingest = Ingest(volume, lease.id, pack=pack, codec=codec, limit=limit, progress=progress)
         try:
             taken = ingest.take(StreamSource(raw), what="blob")
             written = ingest.finish()

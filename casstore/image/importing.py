@@ -33,6 +33,7 @@ def import_image(
     created: datetime | None = None,
     pack: str = "now",
     codec: str = "zstd:3",
+    limit: compression.Limit = compression.LIMIT,
     progress: Progress | None = None,
 ) -> Digest:
     """Import a path or an open descriptor; returns the image ID. `created`: now, if not given."""
@@ -40,9 +41,9 @@ def import_image(
     chosen = platform.parse(wanted) if wanted else platform.host()
     moment = (created or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     with open_input(where) as raw, Lease(volume.catalog, volume.objects, "import") as lease:
-        ingest = Ingest(volume, lease.id, pack=pack, codec=codec, progress=progress)
+        ingest = Ingest(volume, lease.id, pack=pack, codec=codec, limit=limit, progress=progress)
         try:
-            stream = compression.open_stream(raw)
+            stream = compression.open_stream(raw, limit, str(where))
             layer = ingest.take(StreamSource(stream), media_type=media.OCI_LAYER, what="import")
             if layer.diffid is None:
                 raise BadInput("the decompressed content is compressed once more", what=str(where))

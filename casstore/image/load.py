@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..codec import compression
 from ..digest import Digest
 from ..errors import BadInput, CasstoreError, DigestMismatch, NotFound
 from ..flow.ingest import INLINE, Ingest, Taken
@@ -49,12 +50,14 @@ def load(
     all_platforms: bool = False,
     pack: str = "now",
     codec: str = "zstd:3",
+    limit: compression.Limit = compression.LIMIT,
     progress: Progress | None = None,
 ) -> LoadReport:
-    """Load a path or an open descriptor. Errors name the archive and the member; nothing is changed then."""
+    """Load a path or an open descriptor. Errors name the archive and the member; nothing is changed then. `limit`: what
+    may come out of what is compressed."""
     wanted = oci_platform.parse(platform) if platform else None
-    with open_source(where) as source, Lease(volume.catalog, volume.objects, f"load {where}") as lease:
-        ingest = Ingest(volume, lease.id, pack=pack, codec=codec, progress=progress)
+    with open_source(where, limit) as source, Lease(volume.catalog, volume.objects, f"load {where}") as lease:
+        ingest = Ingest(volume, lease.id, pack=pack, codec=codec, limit=limit, progress=progress)
         try:
             work = _Load(volume, lease, ingest)
             sink = None if source.seekable else work.land
@@ -128,6 +131,8 @@ class _Load:
         what = f"{archive.source.what}: {ref.path or ref.digest or ref.diff_id}"
         if ref.landed is not None:
             blob = self._landed[ref.landed.digest]
+            if blob.diffid is None and ref.diff_id is not None:
+                raise BadInput(f"undecodable or too large {blob.encoding} stream", what=what)
         elif not ref.present:
             raise NotFound("layer is neither in the archive nor in the store", what=what)
         else:
@@ -157,6 +162,7 @@ class _Load:
         ids: list[Digest] = []
         untagged: list[Digest] = []
         taken: set[Digest] = set()
+        inside = {d.digest for entry in archive.indexes for d in entry.index.manifests}
         for image in images:
             manifest = self._image(image)
             taken.add(manifest.digest)
@@ -166,9 +172,7 @@ class _Load:
                 rows.append(oci_image.image_row(manifest, image.config, size, parent))
                 ids.append(image.config_digest)
             tags += [(tag, manifest.digest) for tag in image.tags]
-            if not image.tags and not any(
-                manifest.digest == d.digest for i in archive.indexes for d in i.index.manifests
-            ):
+            if not image.tags and manifest.digest not in inside:
                 pins.append((manifest.digest, UNTAGGED))
                 untagged.append(image.config_digest)
         for entry in archive.indexes:
@@ -177,7 +181,7 @@ class _Load:
             self._documents[index.digest] = index.raw, index.media_type, here
             taken.add(index.digest)
             tags += [(tag, index.digest) for tag in entry.tags]
-            if not entry.tags and not any(index.digest == d.digest for i in archive.indexes for d in i.index.manifests):
+            if not entry.tags and index.digest not in inside:
                 pins.append((index.digest, UNTAGGED))
         self._take_documents()
         only = {one.digest for one in self._layers.values()} | set(self._documents)

@@ -16,7 +16,7 @@ _SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "
 
 def seconds(text: str) -> float:
     """`90`, `10m`, `24h`, `2d` → seconds."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip().lower())
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([smhd]?)", text.strip().lower())
     if not found:
         raise ValueError("a duration such as 90s, 10m, 24h")
     return float(found[1]) * _UNITS[found[2]]
@@ -24,10 +24,17 @@ def seconds(text: str) -> float:
 
 def size(text: str) -> int:
     """`4096`, `500M`, `10GiB` → bytes."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", text.strip().lower())
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([kmgt]i?)?b?", text.strip().lower())
     if not found:
         raise ValueError("a size such as 500M or 10GiB")
     return int(float(found[1]) * _SIZES[found[2] or ""])
+
+
+def ratio(text: str) -> float:
+    """`2000`: how many times its size something may become."""
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text.strip()):
+        raise ValueError("a number such as 2000")
+    return float(text)
 
 
 def codec(text: str) -> str:
@@ -42,6 +49,8 @@ DEFAULTS: dict[str, tuple[str, Callable[[str], object]]] = {
     "cache.size": ("1GiB", size),
     "compression": ("zstd:2", codec),
     "min-free": ("1GiB", size),
+    "limit.ratio": ("2000", ratio),
+    "limit.output": ("1TiB", size),
 }
 
 
