@@ -7,7 +7,13 @@ import click
 from .base import App, Command, format_option, pass_app
 from .output import line, show
 
-_HEADERS = {"Severity": "SEVERITY", "What": "WHAT", "Problem": "PROBLEM", "Repaired": "REPAIRED"}
+_HEADERS = {
+    "Severity": "SEVERITY",
+    "What": "WHAT",
+    "Problem": "PROBLEM",
+    "Images": "IMAGES",
+    "Repaired": "REPAIRED",
+}
 
 
 @click.command(cls=Command)
@@ -25,6 +31,7 @@ def check(app: App, context: click.Context, read_data: bool, repair: bool, form:
             "Severity": finding.severity,
             "What": finding.what,
             "Problem": finding.problem,
+            "Images": ", ".join(finding.images),
             "Repaired": finding.repaired,
         }
         for finding in report.findings

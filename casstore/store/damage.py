@@ -81,6 +81,26 @@ def place_keys(info: BlobInfo) -> set[str]:
     return {info.place.key, *(use.key for use in info.place.uses)}
 
 
+def suspects(tx: Tx) -> list[BlobInfo]:
+    """Live blobs that are marked, or lie in an object that is."""
+    rows = tx.rows(
+        "SELECT b.digest FROM blob b WHERE b.state = 'live' AND (b.damaged = 1 OR EXISTS (SELECT 1 FROM place e"
+        " JOIN object o ON o.id = e.object WHERE e.blob = b.id AND o.damaged = 1)) ORDER BY b.id"
+    )
+    found = (query.find_blob(tx, Digest.unpack(row[0])) for row in rows)
+    return [info for info in found if info is not None]
+
+
+def lies_in_damaged(tx: Tx, digest: Digest) -> bool:
+    """Does a blob depend on an object that is marked?"""
+    found = tx.row(
+        "SELECT 1 FROM blob b JOIN place e ON e.blob = b.id JOIN object o ON o.id = e.object"
+        " WHERE b.digest = ? AND o.damaged = 1",
+        (digest.raw,),
+    )
+    return found is not None
+
+
 def unread_since(catalog: Catalog, gen: int, lease: int) -> bool:
     """Is no lease open, but this one, that was opened at or before `gen`? Then nobody still reads by places of then."""
     with catalog.read() as tx:

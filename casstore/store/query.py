@@ -131,6 +131,12 @@ def objects(tx: Tx, kind: str | None = None) -> Iterator[ObjectRow]:
         yield ObjectRow(*row)
 
 
+def find_object(tx: Tx, key: str) -> ObjectRow | None:
+    """One object, whatever its state."""
+    row = tx.row(f"{_OBJECT} WHERE key = ?", (key,))
+    return None if row is None else ObjectRow(*row)
+
+
 def worn_packs(tx: Tx, kind: str, small: int) -> list[ObjectRow]:
     """Live packs of a kind that may be worth rewriting: those not packed hard, those that lost an edge since
     they were measured, those smaller than `small` bytes. The oldest first."""

@@ -1,0 +1,321 @@
+"""The catalog from the packs: rows for files that it does not know, blobs by the records of metadata packs and by the
+names of loose files, edges and lists by the manifests, names by their rolling copy.
+
+For a catalog that was lost, and for one that is older than the files (from a backup). What was in a lost catalog alone
+cannot come back: leases, times, the history of tags, whether a blob was meant to go. So what has no name is pinned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ..digest import Digest
+from ..errors import BadInput, Damaged, DigestMismatch, NotFound
+from ..flow.ingest import INLINE, intervals
+from ..flow.loose import known_loose
+from ..flow.restore import BlobReader
+from ..flow.source import RangeSource
+from ..format import recipe as recipe_format
+from ..format.pack import DataTable, MetadataTable, Record, RecordKind
+from ..model import BlobInfo, NewBlob, Place, Progress, Used
+from ..oci import media
+from ..oci.manifest import Index
+from ..oci.reference import familiar_repository
+from ..store import collector, damage, names, protocol, query, references
+from ..store.index import IndexSet
+from ..store.leases import Lease
+from ..store.objects import pack_key
+from ..store.packs import Pack
+from ..store.protocol import NewObject
+from ..store.volume import Volume
+from . import documents, segments
+from .findings import Finding
+from .pack import info_of
+from .survey import Survey, recover_data, survey
+
+BATCH = 64
+"""Blobs in one commit."""
+DEEP_FRAME = 2 << 20
+"""A data pack with a frame larger than this (bytes uncompressed) was packed hard."""
+
+
+@dataclass(slots=True)
+class Rebuilt:
+    """What came back, and what is to be said of it. `spoilt`: surveys of files that are bad in part and got a row all
+    the same, for what can be read of them."""
+
+    blobs: int = 0
+    images: int = 0
+    nameless: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    spoilt: list[Survey] = field(default_factory=list)
+
+
+class Rebuild:
+    """One rebuild at work, under a lease and while the catalog is distrusted."""
+
+    def __init__(
+        self, volume: Volume, lease: Lease, stop: Callable[[], None] = lambda: None, progress: Progress | None = None
+    ) -> None:
+        self._volume = volume
+        self._lease = lease
+        self._stop = stop
+        self._progress = progress
+        self._result = Rebuilt()
+        self._came: list[Digest] = []
+
+    def run(self, unknown: Sequence[str], lost: str) -> Rebuilt:
+        """Take in these files; then names, if the catalog is older than their copy."""
+        volume = self._volume
+        damage.distrust(volume.catalog, volume.objects)
+        # What processes of before have staged must not be published into a store that counts anew.
+        collector.gc_tmp(volume.catalog, volume.objects)
+        packs = [self._pack(key) for key in unknown if key.startswith("packs/")]
+        tables = {found.key: found for found in packs if found is not None}
+        segments.rebuild(volume, self._lease, stop=self._stop)
+        self._records([key for key, found in tables.items() if isinstance(found.table, MetadataTable)])
+        self._loose([key for key in unknown if key.startswith("blobs/")])
+        self._documents()
+        self._names(lost)
+        for key in unknown:
+            with volume.catalog.read() as tx:
+                known = tx.row("SELECT 1 FROM object WHERE key = ?", (key,)) is not None
+            if not known:
+                volume.objects.quarantine(key)
+        return self._result
+
+    # -- packs
+
+    def _pack(self, key: str) -> Survey | None:
+        """A row for a pack; None where nothing of it can be read."""
+        self._stop()
+        volume = self._volume
+        try:
+            reader = volume.objects.open(key)
+        except NotFound:
+            return None
+        kind, found = "data", Survey(key)
+        for kind in ("data", "metadata"):
+            found = survey(volume, reader, kind, frames=False)
+            if found.table is not None:
+                break
+        if found.problems and found.table is not None:
+            found = survey(volume, reader, kind, frames=True, stop=self._stop)
+        size = reader.size
+        if found.table is None:
+            kind = "data"
+            pack = recover_data(volume, reader, segments.entries(volume, key), self._stop)
+            if pack is None:
+                self._result.findings.append(Finding("error", key, found.problem))
+                return None
+            found.table, found.recovered = pack.table, True
+            volume.packs.put(pack)
+        else:
+            reader.close()
+        raw, deep = 0, False
+        if isinstance(found.table, DataTable):
+            raw = int(found.table.lengths.sum(dtype=np.uint64))
+            frames = found.table.frames
+            deep = bool(len(frames)) and bool(np.any(frames["base"]) or int(frames["raw"].max()) > DEEP_FRAME)
+        one = NewObject(key, size, raw, deep=deep)
+        damage.adopt(volume.catalog, self._lease.id, [(kind, one)])
+        if found.problems:
+            self._result.spoilt.append(found)
+        return found
+
+    # -- blobs
+
+    def _wanted(self, digest: Digest) -> bool:
+        """Is the blob absent, or known to be damaged?"""
+        with self._volume.catalog.read() as tx:
+            row = tx.row("SELECT state, damaged FROM blob WHERE digest = ?", (digest.raw,))
+        return row is None or row[0] != "live" or bool(row[1])
+
+    def _records(self, keys: Sequence[str]) -> None:
+        places = Places(self._volume)
+        batch: dict[Digest, NewBlob] = {}
+        for at, key in enumerate(keys):
+            pack = self._volume.packs.pack(key)
+            table = pack.table
+            for record in table.records if isinstance(table, MetadataTable) else ():
+                self._stop()
+                if record.digest in batch or not self._wanted(record.digest):
+                    continue
+                blob = places.blob_of(pack, record)
+                if blob is not None:
+                    batch[record.digest] = blob
+                if len(batch) >= BATCH:
+                    self._commit(batch)
+            if self._progress is not None:
+                self._progress("rebuild catalog", at + 1, len(keys))
+        self._commit(batch)
+
+    def _commit(self, batch: dict[Digest, NewBlob]) -> None:
+        self._lease.check()
+        if batch:
+            protocol.commit(self._volume.catalog, self._lease.id, list(batch.values()))
+            self._came += batch
+            self._result.blobs += len(batch)
+            batch.clear()
+
+    def _loose(self, keys: Sequence[str]) -> None:
+        """Loose blobs, by the digest in their file's name; each is read, as all else that is known of it is inside."""
+        for key in keys:
+            self._stop()
+            algorithm, name = key.split("/")[1], key.rpartition("/")[2]
+            digest = Digest(algorithm, bytes.fromhex(name.partition(".")[0]))
+            if not self._wanted(digest):
+                continue
+            try:
+                with self._volume.objects.open(key) as reader:
+                    blob = known_loose(RangeSource(reader), digest, key)
+            except (DigestMismatch, NotFound, Damaged, BadInput):
+                self._result.findings.append(Finding("error", key, "its bytes do not have the digest of its name"))
+                continue
+            damage.adopt(self._volume.catalog, self._lease.id, [("blob", NewObject(key, blob.size))])
+            self._commit({digest: replace(blob, media_type=self._sniffed(blob))})
+
+    def _sniffed(self, blob: NewBlob) -> str:
+        """The media type of a manifest that was large and loose; its record would have said it."""
+        if blob.encoding != "identity" or blob.size <= INLINE:
+            return ""
+        one = documents.read(self._volume, info_of(blob))
+        return "" if one is None else one.content.media_type
+
+    # -- manifests and names
+
+    def _documents(self) -> None:
+        """Edges of manifests to what is here, their rows in lists."""
+        came = set(self._came)
+        for one in documents.manifests(self._volume):
+            self._stop()
+            if one.digest in came or documents.problem_of(self._volume, one):
+                relink(self._volume, one)
+                self._result.images += one.digest in came and not isinstance(one.content, Index)
+
+    def _names(self, lost: str) -> None:
+        volume = self._volume
+        copies = references.read(volume.objects)
+        with volume.catalog.read() as tx:
+            later = [copy for copy in copies if lost or references.older(tx, copy)]
+        for copy in later[:1]:
+            for repository, tag, target in damage.restore_names(volume.catalog, copy, everything=bool(lost)):
+                name = f"{familiar_repository(repository)}:{tag}"
+                problem = f"{target}, which it named, is lost"
+                self._result.findings.append(Finding("error", name, problem, images=(name,)))
+        held = damage.hold_nameless(volume.catalog, self._nameless(bool(copies)))
+        self._result.nameless = len(held)
+
+    def _nameless(self, copied: bool) -> list[tuple[Digest, str]]:
+        """(digest, name of pin) of all that came back, what keeps others first. Where names have a copy, a manifest
+        that has none there and lacks blobs was collected long ago: its record only shared a pack with others."""
+        with self._volume.catalog.read() as tx:
+            infos = [info for digest in self._came if (info := query.find_blob(tx, digest)) is not None]
+            lacking = {
+                info.digest
+                for info in infos
+                if copied and tx.value("SELECT damaged FROM blob WHERE digest = ?", (info.digest.raw,))
+            }
+        kinds = (media.INDEXES, media.MANIFESTS)
+        infos.sort(key=lambda info: next((n for n, kind in enumerate(kinds) if info.media_type in kind), 2))
+        return [
+            (info.digest, names.UNTAGGED if info.media_type in media.MANIFESTS | media.INDEXES else names.PIN)
+            for info in infos
+            if info.digest not in lacking
+        ]
+
+
+def relink(volume: Volume, one: documents.Document) -> None:
+    """Write a manifest's edges to what is here, and its row in lists, anew. One that lacks something answers "missing":
+    a load then brings it again together with what it lacks."""
+    wanted = documents.children(one.content)
+    damage.relink(volume.catalog, one.digest, wanted, documents.row_of(volume, one))
+    with volume.catalog.read() as tx:
+        lacks = any(not names.is_live(tx, child) for child in wanted)
+    if lacks and not isinstance(one.content, Index):
+        protocol.mark_damaged(volume.catalog, [one.info])
+
+
+def as_new(info: BlobInfo) -> NewBlob:
+    """A blob as a commit names it, at the place where it is."""
+    return NewBlob(
+        info.digest,
+        info.size,
+        info.place,
+        info.encoding,
+        info.media_type,
+        info.diffid,
+        info.content_size,
+        info.files_size,
+        spot=info.spot,
+    )
+
+
+class Places:
+    """Finds where the chunks of recipes lie, by the index, in packs that are live and sound."""
+
+    def __init__(self, volume: Volume) -> None:
+        self._volume = volume
+        with volume.catalog.read() as tx:
+            self._index = IndexSet(volume.objects, protocol.live_segments(tx))
+            self._sound = {row.key for row in query.objects(tx, "data") if row.state == "live" and not row.damaged}
+        self._usable = np.array([pack_key(one) in self._sound for one in self._index.packs], np.bool_)
+
+    def blob_of(self, pack: Pack, record: Record) -> NewBlob | None:
+        """What a commit needs of the blob of a record; None where it cannot be read there."""
+        place = Place("inline", pack.key, record.frame, record.offset, record.length)
+        try:
+            if record.kind == RecordKind.RECIPE:
+                place = replace(place, state="packed", uses=self._uses(pack.record_of(record.digest, place)))
+            blob = NewBlob(
+                record.digest,
+                record.size,
+                place,
+                record.encoding,
+                record.media_type,
+                record.diffid,
+                record.content_size,
+                record.files_size,
+            )
+            reader = BlobReader(self._volume, info_of(blob))
+            if place.state == "inline":
+                for _ in reader.read(ahead=0):
+                    pass
+        except (Damaged, NotFound):
+            return None
+        return blob
+
+    def elsewhere(self, info: BlobInfo) -> NewBlob | None:
+        """A packed blob over other copies of its chunks than those that it uses; None where there are none."""
+        if info.place.state != "packed":
+            return None
+        try:
+            uses = self._uses(self._volume.packs.record(info.digest, info.place))
+            found = replace(info, place=replace(info.place, uses=uses))
+            BlobReader(self._volume, found)
+        except (Damaged, NotFound):
+            return None
+        return as_new(found)
+
+    def _uses(self, record: bytes) -> tuple[Used, ...]:
+        recipe = recipe_format.decode(record)
+        digests = np.concatenate([recipe.literals.digests, recipe.payloads.digests])
+        lengths = np.concatenate([recipe.literals.lengths, recipe.payloads.lengths])
+        located = self._index.locate(digests, lambda numbers, _: self._usable[numbers])
+        if not located.found.all():
+            raise Damaged("a chunk is nowhere", what="recipe")
+        return tuple(
+            Used(
+                pack_key(self._index.packs[int(number)]),
+                intervals(located.addresses[mine].astype(np.uint64), lengths[mine]),
+            )
+            for number, mine in _by_value(located.packs)
+        )
+
+
+def _by_value(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    for value in np.unique(values):
+        yield int(value), values == value
