@@ -6,10 +6,11 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 CORPUS ?=
 BENCH_WORK ?= build/bench
+SIEGE_ARGS ?=
 BIN := $(VENV)/bin
 NATIVE := $(wildcard _native/*.c _native/*.h _native/*.pyx)
 
-.PHONY: help build demo test lint lint-style lint-types lint-rooms bench clean
+.PHONY: help build demo test lint lint-style lint-types lint-rooms bench siege clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -44,6 +45,9 @@ bench: build ## kernels, in MB/s per core; CORPUS=DIR: whole commands beside the
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python -m pytest benchmarks
 	$(if $(CORPUS),$(BIN)/python benchmarks/run.py --corpus $(CORPUS) --work $(BENCH_WORK) $(BENCH_ARGS))
+
+siege: build ## commands killed, failed and cut off at each of their calls: an hour; SIEGE_ARGS="--sample 4" for a part
+	PYTHONPATH=tests $(BIN)/python tests/crash/siege.py --json build/siege.json $(SIEGE_ARGS)
 
 clean: ## the environment and everything built
 	rm -rf $(VENV) build dist *.egg-info casstore/kernels/*.so

@@ -74,7 +74,7 @@ def shared_options() -> list[click.Parameter]:
     return [
         click.Option(
             ["--store"],
-            type=click.Path(path_type=Path),
+            type=click.Path(readable=False, path_type=Path),  # what is wrong with it, opening it tells
             metavar="DIR",
             expose_value=False,
             callback=_on_app("store_path"),

@@ -57,7 +57,7 @@ def put(
 
 def cat(volume: Volume, digest: Digest, start: int = 0, end: int | None = None) -> Iterator[memoryview]:
     """A blob's bytes [start, end), checked."""
-    with Lease(volume.catalog, volume.objects, "blob cat") as lease:
+    with Lease(volume.catalog, volume.objects, "blob cat", reading=True) as lease:
         opened = protocol.read_open(volume.catalog, lease.id, [digest])
         info = opened.blobs.get(digest)
         if info is None:

@@ -48,7 +48,7 @@ def save(
     progress: Progress | None = None,
 ) -> None:
     """Save images, by name or ID, to a path or an open descriptor."""
-    with Lease(volume.catalog, volume.objects, "save") as lease, Ahead() as ahead:
+    with Lease(volume.catalog, volume.objects, "save", reading=True) as lease, Ahead() as ahead:
         source = _Saved(volume, lease, given, ahead)
         plan = FORMATS[format](source.images, source.indexes)
         source.order([member.source for member in plan if isinstance(member.source, Content)])

@@ -35,7 +35,7 @@ class VerifyReport:
 def verify(volume: Volume, reference: str) -> VerifyReport:
     """Read every blob of an image back whole and compare it with its digest."""
     rows = []
-    with Lease(volume.catalog, volume.objects, "verify") as lease:
+    with Lease(volume.catalog, volume.objects, "verify", reading=True) as lease:
         (found,), blobs = protect(volume, lease, [reference])
         for digest, info in blobs.items():
             problem = ""

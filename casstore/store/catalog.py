@@ -108,7 +108,8 @@ class WriteTx(Tx):
 
 
 def _translate(error: apsw.Error, what: str) -> CasstoreError:
-    if isinstance(error, apsw.FullError):
+    # Where there is no room for the shared memory beside the catalog, SQLite speaks of an I/O error.
+    if isinstance(error, apsw.FullError) or (isinstance(error, apsw.IOError) and not _room(what)):
         return OutOfSpace("no space left", what=what)
     if isinstance(error, apsw.ReadOnlyError):
         return ReadOnlyStore(what)
@@ -117,6 +118,14 @@ def _translate(error: apsw.Error, what: str) -> CasstoreError:
     if isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.ConstraintError):
         return Damaged(f"the catalog is damaged: {error}", what=what, hint="run casstore check")
     return StoreUnusable(f"the catalog cannot be used: {error}", what=what)
+
+
+def _room(path: str) -> bool:
+    """Is a byte free where this file lies?"""
+    try:
+        return os.statvfs(Path(path).parent).f_bavail > 0
+    except OSError:
+        return True
 
 
 class Catalog:
@@ -331,6 +340,17 @@ class Catalog:
         connection = apsw.Connection(where, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
         connection.set_busy_handler(_patience())
         connection.pragma("query_only", True)
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchall()
+        except apsw.CantOpenError:
+            if not log.exists():
+                raise
+            # What is in the log alone belongs to the catalog, and it takes shared memory to read it.
+            raise StoreUnusable(
+                "a command that was killed has left a log, which cannot be read here",
+                what=str(log),
+                hint="use the store once where it may be written",
+            ) from None
         return connection
 
 

@@ -21,14 +21,23 @@ class Lease:
 
     What was published under it and not committed dies with it. A long lease holds up all unlinking: take one
     per image, not one per command. `id` is what the functions of `protocol` want.
+
+    `reading`: the command only reads, and does so without a lease where the store is read-only. Should others write to
+    that store, it may find files missing that they collect.
     """
 
-    def __init__(self, catalog: Catalog, objects: Objects, purpose: str, ttl: float = TTL) -> None:
+    def __init__(
+        self, catalog: Catalog, objects: Objects, purpose: str, ttl: float = TTL, *, reading: bool = False
+    ) -> None:
         self._catalog = catalog
         self._objects = objects
         self._ttl = ttl
         self._lost = False
         self._ended = threading.Event()
+        self.id = protocol.NO_LEASE
+        if reading and catalog.read_only:
+            self._ended.set()
+            return
         self.id = protocol.lease_open(catalog, purpose, ttl)
         try:
             objects.make_staging(self.id)

@@ -23,6 +23,9 @@ from .rows import NewObject as NewObject  # what callers of commit make
 
 # -- leases
 
+NO_LEASE = 0
+"""The lease of those who read a store that they may not write to."""
+
 
 def lease_open(catalog: Catalog, purpose: str, ttl: float) -> int:
     """Open a lease of `ttl` seconds; returns its id. Make its staging folder after this."""
@@ -42,8 +45,9 @@ def lease_renew(catalog: Catalog, lease: int, ttl: float) -> None:
 
 def lease_holds(catalog: Catalog, lease: int) -> None:
     """LeaseLost where the lease has ended."""
-    with catalog.read() as tx:
-        rows.opened_gen(tx, lease)
+    if lease != NO_LEASE:
+        with catalog.read() as tx:
+            rows.opened_gen(tx, lease)
 
 
 def lease_close(catalog: Catalog, lease: int) -> bool:
@@ -384,7 +388,11 @@ class Opened(NamedTuple):
 
 def read_open(catalog: Catalog, lease: int, digests: Iterable[Digest]) -> Opened:
     """Name blobs for reading; those that are not live are left out. Places and segments are of the same
-    moment: files retired later stay, because the lease is older."""
+    moment: files retired later stay, because the lease is older. With NO_LEASE nothing is named, nothing stays."""
+    if lease == NO_LEASE:
+        with catalog.read() as tx:
+            infos = {digest: query.find_blob(tx, digest) for digest in digests}
+            return Opened({digest: info for digest, info in infos.items() if info is not None}, live_segments(tx))
     with catalog.write("read_open") as tx:
         rows.opened_gen(tx, lease)
         found = {}

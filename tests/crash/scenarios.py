@@ -168,7 +168,7 @@ SCENARIOS = [
     Scenario("gc repack", _worn, ("gc", "--grace", "0")),
     Scenario("gc again", _compact, ("gc", "--grace", "0")),
     Scenario("tag", _two_images, ("tag", "app:1", "base:1")),
-    Scenario("rmi", _one_image, ("rmi", "-f", "base:1", "app:1")),
+    Scenario("rmi", _two_images, ("rmi", "-f", "base:1")),
     Scenario("rmi parent", _family_image, ("rmi", "-f", "parent:1")),
     Scenario("check repair", _no_index, ("check", "--repair"), broken=True),
     Scenario("save", _old_file, ("save", "-o", "{out}/saved.tar", "app:1", "base:1"), outside=True),

@@ -127,6 +127,7 @@ def main() -> int:
     failed = sum(bool(one.problem) for one in outcomes)
     print(f"\n{len(outcomes)} points, {failed} failed, {time.monotonic() - began:.0f} s")
     if given.json is not None:
+        given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(json.dumps([asdict(one) for one in outcomes], indent=0))
     return 1 if failed else 0
 

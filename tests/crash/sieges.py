@@ -228,7 +228,8 @@ def besiege(rehearsal: Rehearsal, point: Point, here: Path) -> Outcome:
             what = f"{call.name} {os.path.relpath(call.path, here)}"
             # The target of `save` has its new content by then; only whether it will last is not known.
             unsure = scenario.outside and call.kind == "sync" and call.path == str(place.out)
-        verdict = _Verdict(rehearsal, place, ran.code, unsure or point.siege == "dead")
+            unsure |= lasting and call.kind == "sync"
+        verdict = _Verdict(rehearsal, place, ran.code, unsure, gone=point.siege == "dead")
         verdict.message(ran, point.siege)
     verdict.run()
     return Outcome(
@@ -240,11 +241,15 @@ class _Verdict:
     """What is left after a point, held against what must hold. `ended`: the exit code, None where it was killed.
 
     `unsure`: a failed command may have made its change nevertheless, in whole. So it is with a disk that takes a commit
-    but does not confirm it, and then takes nothing more: SQLite cannot undo what it wrote to its log.
+    but does not confirm it, and then takes nothing more: SQLite cannot undo what it wrote to its log. `gone`: on the
+    disk as it was then, nothing could be taken away.
     """
 
-    def __init__(self, rehearsal: Rehearsal, place: Place, ended: int | None, unsure: bool = False) -> None:
+    def __init__(
+        self, rehearsal: Rehearsal, place: Place, ended: int | None, unsure: bool = False, *, gone: bool = False
+    ) -> None:
         self._unsure = unsure
+        self._gone = gone or ended is None
         self._rehearsal = rehearsal
         self._scenario = rehearsal.scenario
         self._place = place
@@ -310,9 +315,9 @@ class _Verdict:
 
     def _outside(self, states: list[str]) -> list[str]:
         found = _files(self._place.out)
-        # A killed command cannot take its temporary file away, which lies beside the target.
+        # A killed command cannot take away its temporary file, which lies beside the target.
         left = {name for name in found if name.startswith(".")}
-        if left and self._ended is not None:
+        if left and not self._gone:
             self._wrong(f"left in {{out}}: {sorted(left)}")
         found = {name: sum_ for name, sum_ in found.items() if name not in left}
         ways = {"before": self._rehearsal.out_before, "after": self._rehearsal.out_after}
