@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import Toy, digest_of, spans
+from toys import Toy, digest_of, spans
 from test_protocol_rules import pack_loose
 
 from casstore.digest import Digest

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Made, Toy, digest_of, names_of, spans
+from toys import Made, Toy, digest_of, names_of, spans
 
 from casstore.errors import CasstoreError, Conflict, LeaseLost, NotFound
 from casstore.model import Used

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
-from conftest import Made, Toy, digest_of, spans
+from toys import Made, Toy, digest_of, spans
 
 from casstore.digest import Digest
 from casstore.errors import CasstoreError, Conflict, LeaseLost, NotFound
