@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -130,7 +131,7 @@ class _Saved:
 
     def order(self, contents: Sequence[Content]) -> None:
         """The blobs in the order in which they will be asked for: each is begun while the one before is read."""
-        self._next = dict(zip(contents, contents[1:], strict=False))
+        self._next = dict(itertools.pairwise(contents))
 
     def open(self, content: Content) -> tuple[int, Iterable[Buffer]]:
         """A blob's bytes for the writer."""
