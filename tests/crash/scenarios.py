@@ -153,6 +153,14 @@ def _no_index(place: Place) -> None:
     segments[0].unlink()
 
 
+def _no_catalog(place: Place) -> None:
+    """Packs and a loose blob, and a copy of the names."""
+    _one_image(place)
+    place.casstore("load", "-i", "{inputs}/oci.tar")
+    for part in ("", "-wal", "-shm"):
+        (place.store / f"catalog.sqlite{part}").unlink(missing_ok=True)
+
+
 def _old_file(place: Place) -> None:
     _one_image(place)
     (place.out / "saved.tar").write_bytes(b"what was there before")
@@ -171,6 +179,7 @@ SCENARIOS = [
     Scenario("rmi", _two_images, ("rmi", "-f", "base:1")),
     Scenario("rmi parent", _family_image, ("rmi", "-f", "parent:1")),
     Scenario("check repair", _no_index, ("check", "--repair"), broken=True),
+    Scenario("check rebuild", _no_catalog, ("check", "--repair"), broken=True),
     Scenario("save", _old_file, ("save", "-o", "{out}/saved.tar", "app:1", "base:1"), outside=True),
     Scenario(
         "import",

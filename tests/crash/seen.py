@@ -171,8 +171,9 @@ def weigh(root: Path) -> Weight:
     return Weight(dict(found), (root / "catalog.sqlite").stat().st_size)
 
 
-def leaks(root: Path) -> list[str]:
-    """What is left over once all leases have ended and gc has run: rows without files, files without rows."""
+def leaks(root: Path, *, mended: bool = False) -> list[str]:
+    """What is left over once all leases have ended and gc has run: rows without files, files without rows. `mended`:
+    what was broken was put into quarantine."""
     found = []
     catalog = Catalog(root)
     with catalog.read() as tx:
@@ -201,6 +202,7 @@ def leaks(root: Path) -> list[str]:
     found += [f"file without row: {key}" for key in sorted(files.keys() - rows.keys())]
     found += [f"row without file: {key}" for key in sorted(rows.keys() - files.keys())]
     found += [f"size of {k} is not {rows[k]}: {files[k]}" for k in files.keys() & rows.keys() if files[k] != rows[k]]
+    known = KNOWN | {"quarantine"} if mended else KNOWN
     found += [f"left in tmp/: {path.name}" for path in (root / "tmp").iterdir()]
-    found += [f"left in STORE: {path.name}" for path in root.iterdir() if path.name not in KNOWN]
+    found += [f"left in STORE: {path.name}" for path in root.iterdir() if path.name not in known]
     return found

@@ -146,7 +146,7 @@ def rehearse(scenario: Scenario, base: Path, command: tuple[str, ...] = CASSTORE
     out_after = _files(played.out)
     after = seen.look(played.store, scenario.volatile)
     seen.collect(played.store)
-    wrong = seen.leaks(played.store) + seen.problems(played.store)
+    wrong = seen.leaks(played.store, mended=scenario.broken) + seen.problems(played.store)
     if wrong:
         raise AssertionError(f"{scenario.name}: untouched, it leaves {wrong}")
     weight = seen.weigh(played.store)
@@ -338,7 +338,7 @@ class _Verdict:
             self._wrong(f"repeated, it leads elsewhere: {found.differs(self._rehearsal.after)}")
         if scenario.outside and "after" not in self._outside(["after"]):
             self._wrong("repeated, it writes something else")
-        self._wrong("; ".join(seen.leaks(place.store)))
+        self._wrong("; ".join(seen.leaks(place.store, mended=scenario.broken)))
         self._wrong(seen.weigh(place.store).exceeds(self._rehearsal.weight))
         self._wrong("; ".join(seen.problems(place.store)))
 
