@@ -8,13 +8,13 @@ from .manifest import Manifest
 
 
 def image_row(manifest: Manifest, config: Config, size: int, parent: str = "") -> ImageRow:
-    """`size`: Σ of the layers' `files_size` in bytes. `parent`: image ID of the parent as the archive has it;
-    else the config's own word."""
+    """`size`: Σ of the layers' `files_size` in bytes, which sparse files may claim at will. `parent`: image ID of the
+    parent as the archive has it; else the config's own word."""
     return ImageRow(
         manifest.digest,
         config.digest,
         config.created,
-        size,
+        min(size, (1 << 63) - 1),
         config.os,
         config.architecture,
         config.variant,

@@ -12,8 +12,8 @@ from ..digest import Digest
 from ..errors import BadInput, InvalidReference, LimitExceeded, NotFound
 from ..oci import config as oci_config
 from ..oci import media
-from ..oci.document import MAX_ARCHIVE_JSON, MAX_DOCUMENT, convert, encode, strict_json
 from ..oci.config import Config
+from ..oci.document import MAX_ARCHIVE_JSON, MAX_DOCUMENT, convert, encode, strict_json
 from ..oci.manifest import MAX_CHILDREN, Descriptor, Index, Manifest
 from ..oci.platform import host, select
 from ..oci.reference import Reference, parse_repo_tag

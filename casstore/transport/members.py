@@ -16,7 +16,7 @@ MAX_MEMBERS = 200_000
 MAX_NAMES = 32 << 20
 """All names and links of one archive together, characters."""
 MAX_DOCUMENTS = 64 << 20
-"""All documents (manifests, configs, lists) read from one archive together, bytes: once parsed, each takes a multiple."""
+"""All documents (manifests, configs, lists) read from one archive together, bytes: parsed, each takes a multiple."""
 MAX_STEPS = 10_000_000
 """Parts of paths and links walked in one archive."""
 _MAX_HOPS = 40
