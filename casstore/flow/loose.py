@@ -99,8 +99,8 @@ def take_loose(
 ) -> tuple[NewBlob, Staged]:
     """Write one blob into the staging folder as it is; returns what a commit needs, and the staged file.
 
-    `strict`: a blob that is not what its first bytes say, or becomes more than `limit`, is an error; else it is kept all
-    the same, and what is inside stays unknown.
+    `strict`: a blob that is not what its first bytes say, or becomes more than `limit`, is an error; else it is kept
+    all the same, and what is inside stays unknown.
     """
     # The digest is part of the key. Where it is known only at the end, the row is made then: until it is published, the
     # file lies in the lease's folder and goes with it.
