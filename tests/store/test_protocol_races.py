@@ -9,8 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from toys import Toy, digest_of, spans
 from test_protocol_rules import pack_loose
+from toys import Toy, digest_of, spans
 
 from casstore.digest import Digest
 from casstore.errors import Damaged, LeaseLost, NotFound, ReadOnlyStore
