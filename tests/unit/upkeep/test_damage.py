@@ -81,7 +81,7 @@ def cases() -> Iterator[tuple[str, float]]:
             yield kind, share
 
 
-@pytest.mark.parametrize(("kind", "share"), cases())
+@pytest.mark.parametrize(("kind", "share"), list(cases()))
 def test_one_byte_wrong(copy: Path, origin: Path, blobs: dict[Digest, bytes], kind: str, share: float) -> None:
     victim = max(objects(copy, kind), key=lambda path: path.stat().st_size)
     flip(victim, int(share * (victim.stat().st_size - 1)))
