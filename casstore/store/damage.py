@@ -116,27 +116,41 @@ def stamp(catalog: Catalog) -> int:
 # -- what was found again
 
 
-def distrust(catalog: Catalog, objects: Objects) -> None:
-    """Let catalog and files not fit: nothing is deleted, and nothing counts as present, until `collector.set_epoch`.
-    Whoever is to put rows under files that the catalog does not know begins so, and a crash leaves it so."""
-    with catalog.write("distrust"):
+def distrust(catalog: Catalog, objects: Objects, unknown: Iterable[str] = ()) -> list[str]:
+    """Let catalog and files not fit: nothing is deleted, and nothing counts as present, until `found_again`. Whoever is
+    to put rows under `unknown` files begins so, and a crash leaves it so.
+
+    Returns the keys of all files that were unknown since, in order. Some have got rows meanwhile, from one who did not
+    come to the end: what lies in them is to be looked at all the same.
+    """
+    with catalog.write("distrust") as tx:
+        before = str(tx.value("SELECT value FROM meta WHERE key = 'unknown'") or "").split()
+        keys = sorted({*before, *unknown})
+        if keys != before:
+            tx.run(
+                "INSERT INTO meta (key, value) VALUES ('unknown', ?)"
+                " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                (" ".join(keys),),
+            )
         objects.write_file("epoch", b"to be checked\n")
+    return keys
 
 
 def adopt(catalog: Catalog, lease: int, found: Iterable[tuple[str, NewObject]]) -> None:
-    """Rows, live and named by the lease, for files that have none, given as (kind, object). Only while nothing can be
-    deleted (Conflict otherwise): until blobs depend on them they are garbage like any other."""
+    """Rows, live and named by the lease, for files that have none, given as (kind, object); one that has a row by now
+    keeps it. Only while nothing can be deleted (Conflict otherwise): until blobs depend on them they are garbage like
+    any other."""
     with catalog.write("adopt") as tx:
         rows.opened_gen(tx, lease)
         if tx.fits():
             raise Conflict("objects are adopted only while the catalog is distrusted")
         for kind, one in found:
-            object_id = tx.insert(
+            tx.run(
                 "INSERT INTO object (key, kind, state, lease, size, chunk_bytes, deep, dirty)"
-                " VALUES (?, ?, 'live', ?, ?, ?, ?, 1)",
+                " VALUES (?, ?, 'live', ?, ?, ?, ?, 1) ON CONFLICT DO NOTHING",
                 (check_key(one.key), kind, lease, one.size, one.chunk_bytes, int(one.deep)),
             )
-            rows.name_object(tx, lease, object_id)
+            rows.name_object(tx, lease, tx.value("SELECT id FROM object WHERE key = ?", (one.key,)))
 
 
 def relink(catalog: Catalog, manifest: Digest, children: Iterable[Digest], image: ImageRow | None) -> None:
@@ -210,7 +224,7 @@ def hold_nameless(catalog: Catalog, found: Iterable[tuple[Digest, str]]) -> list
 def found_again(catalog: Catalog, objects: Objects) -> None:
     """The catalog is whole: it is the store's own from here on."""
     with catalog.write("found_again") as tx:
-        tx.run("DELETE FROM meta WHERE key = 'lost'")
+        tx.run("DELETE FROM meta WHERE key IN ('lost', 'unknown')")
     # Last: a crash before it leaves the two not fitting, and check is run again.
     collector.set_epoch(catalog, objects)
 

@@ -65,12 +65,11 @@ class Rebuild:
         self._stop = stop
         self._progress = progress
         self._result = Rebuilt()
-        self._came: list[Digest] = []
 
     def run(self, unknown: Sequence[str], lost: str) -> Rebuilt:
         """Take in these files; then names, if the catalog is older than their copy."""
         volume = self._volume
-        damage.distrust(volume.catalog, volume.objects)
+        unknown = damage.distrust(volume.catalog, volume.objects, unknown)
         # What processes of before have staged must not be published into a store that counts anew.
         collector.gc_tmp(volume.catalog, volume.objects)
         packs = [self._pack(key) for key in unknown if key.startswith("packs/")]
@@ -78,8 +77,10 @@ class Rebuild:
         segments.rebuild(volume, self._lease, stop=self._stop)
         self._records([key for key, found in tables.items() if isinstance(found.table, MetadataTable)])
         self._loose([key for key in unknown if key.startswith("blobs/")])
-        self._documents()
-        self._names(lost)
+        came = self._came(unknown)
+        self._result.blobs = len(came)
+        self._documents(came)
+        self._names(lost, came)
         for key in unknown:
             with volume.catalog.read() as tx:
                 known = tx.row("SELECT 1 FROM object WHERE key = ?", (key,)) is not None
@@ -157,8 +158,6 @@ class Rebuild:
         self._lease.check()
         if batch:
             protocol.commit(self._volume.catalog, self._lease.id, list(batch.values()))
-            self._came += batch
-            self._result.blobs += len(batch)
             batch.clear()
 
     def _loose(self, keys: Sequence[str]) -> None:
@@ -185,18 +184,22 @@ class Rebuild:
         one = documents.read(self._volume, info_of(blob))
         return "" if one is None else one.content.media_type
 
+    def _came(self, keys: Sequence[str]) -> set[Digest]:
+        """The blobs that came back with these files, now or in a rebuild before that was cut off."""
+        with self._volume.catalog.read() as tx:
+            return {digest for key in keys for digest, _ in query.users(tx, key)}
+
     # -- manifests and names
 
-    def _documents(self) -> None:
+    def _documents(self, came: set[Digest]) -> None:
         """Edges of manifests to what is here, their rows in lists."""
-        came = set(self._came)
         for one in documents.manifests(self._volume):
             self._stop()
             if one.digest in came or documents.problem_of(self._volume, one):
                 relink(self._volume, one)
                 self._result.images += one.digest in came and not isinstance(one.content, Index)
 
-    def _names(self, lost: str) -> None:
+    def _names(self, lost: str, came: set[Digest]) -> None:
         volume = self._volume
         copies = references.read(volume.objects)
         with volume.catalog.read() as tx:
@@ -206,14 +209,14 @@ class Rebuild:
                 name = f"{familiar_repository(repository)}:{tag}"
                 problem = f"{target}, which it named, is lost"
                 self._result.findings.append(Finding("error", name, problem, images=(name,)))
-        held = damage.hold_nameless(volume.catalog, self._nameless(bool(copies)))
+        held = damage.hold_nameless(volume.catalog, self._nameless(came, bool(copies)))
         self._result.nameless = len(held)
 
-    def _nameless(self, copied: bool) -> list[tuple[Digest, str]]:
+    def _nameless(self, came: set[Digest], copied: bool) -> list[tuple[Digest, str]]:
         """(digest, name of pin) of all that came back, what keeps others first. Where names have a copy, a manifest
         that has none there and lacks blobs was collected long ago: its record only shared a pack with others."""
         with self._volume.catalog.read() as tx:
-            infos = [info for digest in self._came if (info := query.find_blob(tx, digest)) is not None]
+            infos = [info for digest in sorted(came) if (info := query.find_blob(tx, digest)) is not None]
             lacking = {
                 info.digest
                 for info in infos

@@ -161,6 +161,17 @@ def _no_catalog(place: Place) -> None:
         (place.store / f"catalog.sqlite{part}").unlink(missing_ok=True)
 
 
+def _old_catalog(place: Place) -> None:
+    """The catalog is from a backup: it does not know what was loaded since, and gc has deleted some that it knows."""
+    _one_image(place)
+    catalog = place.store / "catalog.sqlite"
+    backup = catalog.read_bytes()
+    place.casstore("load", "-i", "{inputs}/oci.tar")
+    place.casstore("load", "-i", "{inputs}/next.tar")
+    place.casstore("gc", "--grace", "0")
+    catalog.write_bytes(backup)
+
+
 def _old_file(place: Place) -> None:
     _one_image(place)
     (place.out / "saved.tar").write_bytes(b"what was there before")
@@ -180,6 +191,7 @@ SCENARIOS = [
     Scenario("rmi parent", _family_image, ("rmi", "-f", "parent:1")),
     Scenario("check repair", _no_index, ("check", "--repair"), broken=True),
     Scenario("check rebuild", _no_catalog, ("check", "--repair"), broken=True),
+    Scenario("check older", _old_catalog, ("check", "--repair"), broken=True),
     Scenario("save", _old_file, ("save", "-o", "{out}/saved.tar", "app:1", "base:1"), outside=True),
     Scenario(
         "import",
