@@ -135,11 +135,16 @@ def resolve(tx: Tx, text: str) -> Found:
 def references(tx: Tx, image_id: Digest) -> list[TagRow]:
     """All tags that lead to any manifest of an image, directly or by way of an index whose image for this machine it
     is."""
-    rows: list[TagRow] = []
-    for row in names.manifests_of(tx, image_id):
-        rows += names.tags(tx, target=row.manifest)
-        for index in names.parents(tx, row.manifest):
+    rows = {row for target in targets(tx, image_id) for row in names.tags(tx, target=target)}
+    return sorted(rows, key=lambda one: (one.repository, one.tag))
+
+
+def targets(tx: Tx, image_id: Digest) -> list[Digest]:
+    """What stands for an image: all its manifests, and the indexes whose image for this machine it is."""
+    found = [row.manifest for row in names.manifests_of(tx, image_id)]
+    for one in found:  # which grows
+        for index in names.parents(tx, one):
             shown = image_of(tx, index)
-            if shown is not None and shown.config == image_id:
-                rows += names.tags(tx, target=index)
-    return sorted(set(rows), key=lambda one: (one.repository, one.tag))
+            if index not in found and shown is not None and shown.config == image_id:
+                found.append(index)
+    return found

@@ -14,7 +14,7 @@ from ..store import names, protocol, query
 from ..store.catalog import Catalog, Tx
 from ..store.volume import Volume
 from .content import read_document
-from .resolve import UNTAGGED, Found, is_kept, references, resolve
+from .resolve import UNTAGGED, Found, is_kept, references, resolve, targets
 
 
 def tag(catalog: Catalog, source: str, target: str) -> None:
@@ -103,10 +103,9 @@ class _Removal:
         """The image goes: its pins, its lines, then its parents as far as nothing else holds them."""
         current: ImageRow | None = image
         while current is not None:
-            manifests = names.manifests_of(tx, current.config)
-            self._gone.update(row.manifest for row in manifests)
-            self._gone.update(one.target for one in self._tags)
-            for digest in {row.manifest for row in manifests} | {one.target for one in self._tags}:
+            going = {*targets(tx, current.config), *(one.target for one in self._tags)}
+            self._gone |= going
+            for digest in going:
                 self._pins += [pin for pin in names.pins(tx, digest) if pin[1] == UNTAGGED]
             self._steps.append(Step("Deleted", str(current.config)))
             self._steps += [Step("Deleted", str(chain)) for chain in self._released(tx, current)]

@@ -53,13 +53,13 @@ class Api:
     def load(self, archive: Path, pack: str, pipe: bool) -> None:
         with Refusing():
             if not pipe:
-                self.store.load(archive, pack=pack)
+                self.store.load(archive, pack=pack, all_platforms=True)
                 return
             ours, theirs = os.pipe()
             writer = threading.Thread(target=pour, args=(archive, theirs))
             writer.start()
             try:
-                self.store.load(ours, pack=pack)
+                self.store.load(ours, pack=pack, all_platforms=True)
             finally:
                 os.close(ours)
                 writer.join()
@@ -139,7 +139,7 @@ class Cli:
 
     def load(self, archive: Path, pack: str, pipe: bool) -> None:
         where = [] if pipe else ["-i", str(archive)]
-        self._run("load", "-q", "--pack", pack, *where, stdin=archive if pipe else None)
+        self._run("load", "-q", "--all-platforms", "--pack", pack, *where, stdin=archive if pipe else None)
 
     def save(self, name: str, out: Path, form: str) -> None:
         self._run("save", "--format", form, "-o", str(out), name)

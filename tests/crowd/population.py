@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import sample
 
@@ -13,8 +14,9 @@ from casstore.digest import Digest
 from casstore.oci import build
 from casstore.oci.manifest import Descriptor
 
-FORMS = ("docker", "oci", "gzip")
-"""docker: plain layers, no manifest of its own; oci: plain layers; gzip: layers that stay loose."""
+FORMS = ("docker", "oci", "gzip", "index")
+"""docker: plain layers, no manifest of its own; oci: plain layers; gzip: layers that stay loose; index: the gzip one and
+a sibling for another machine."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -24,6 +26,7 @@ class Kept:
     image: sample.Image
     form: str
     name: str
+    sibling: sample.Image
 
     def __repr__(self) -> str:
         return f"{self.name} {self.form}"
@@ -34,36 +37,46 @@ class Kept:
 
     @cached_property
     def layers(self) -> list[bytes]:
-        return [sample.gz(layer) if self.form == "gzip" else layer for layer in self.image.layers]
+        return [sample.gz(layer) if self.form in ("gzip", "index") else layer for layer in self.image.layers]
 
     @cached_property
-    def manifest(self) -> bytes:
-        if self.form != "docker":
-            layout = sample.Layout()
-            layout.manifest(self.image, packed=self.form == "gzip")
-            return list(layout.blobs.values())[-1]
-        # The archive has none; the store makes this one.
-        kind = "application/vnd.oci.image.layer.v1.tar"
-        rows = [descriptor(kind, layer) for layer in self.layers]
-        return build.manifest(descriptor("application/vnd.oci.image.config.v1+json", self.image.config), rows)
+    def layout(self) -> tuple[sample.Layout, dict[str, Any]]:
+        """As an OCI layout, and the descriptor of what a tag points at. Of the docker form: what the store makes of it,
+        for the archive has no manifest."""
+        layout = sample.Layout()
+        if self.form == "docker":
+            rows = [descriptor("application/vnd.oci.image.layer.v1.tar", layer) for layer in self.layers]
+            raw = build.manifest(descriptor("application/vnd.oci.image.config.v1+json", self.image.config), rows)
+            for data in (self.image.config, *self.layers):
+                layout.blob(data, "")
+            return layout, layout.blob(raw, sample.OCI_MANIFEST)
+        if self.form != "index":
+            return layout, layout.manifest(self.image, packed=self.form == "gzip")
+        both = zip((self.image, self.sibling), ("amd64", "arm64"), strict=True)
+        children = [layout.manifest(one, platform={"os": "linux", "architecture": machine}) for one, machine in both]
+        return layout, layout.index(children)
 
     @property
     def digest(self) -> str:
-        return sample.digest(self.manifest)
+        return str(self.layout[1]["digest"])
 
     @cached_property
     def blobs(self) -> dict[str, bytes]:
         """All its blobs by digest."""
-        return {sample.digest(one): one for one in (self.image.config, self.manifest, *self.layers)}
+        return {sample.digest(one): one for one in self.layout[0].blobs.values()}
 
     def archive(self, tags: Sequence[str] = ()) -> bytes:
-        """As `load` takes it."""
-        named = sample.Image(self.image.config, self.image.layers, tuple(tags))
-        return (
-            sample.docker_archive(named)
-            if self.form == "docker"
-            else sample.oci_archive(named, packed=self.form == "gzip")
-        )
+        """As `load --all-platforms` takes it."""
+        if self.form == "docker":
+            return sample.docker_archive(sample.Image(self.image.config, self.image.layers, tuple(tags)))
+        layout, top = self.layout
+        named = sample.Layout()
+        named.blobs = layout.blobs
+        for tag in tags:
+            named.name(top, f"docker.io/{tag}" if "/" in tag else f"docker.io/library/{tag}")
+        if not tags:
+            named.top.append(top)
+        return named.tar()
 
     def differs(self, saved: bytes, tags: Sequence[str]) -> str:
         """What is wrong with an archive that should hold this image under these tags, "" where nothing is."""
@@ -76,8 +89,11 @@ class Kept:
         if blobs != self.blobs:
             lost, strange = self.blobs.keys() - blobs.keys(), blobs.keys() - self.blobs.keys()
             return f"lost {sorted(lost)}, strange {sorted(strange)}" if lost or strange else "other bytes"
-        has = sample.saved_images(saved) if "manifest.json" in found else {self.id: (list(tags), self.layers)}
-        return "" if has == {self.id: (list(tags), self.layers)} else f"manifest.json has {has}"
+        if "manifest.json" in found:
+            has = sample.saved_images(saved)
+            if has != {self.id: (list(tags), self.layers)}:
+                return f"manifest.json has {has}"
+        return ""
 
 
 def descriptor(media_type: str, data: bytes) -> Descriptor:
@@ -114,5 +130,6 @@ def population(seed: object, images: int, scale: int, owners: Sequence[str] = ("
             chosen = chance.sample(stock, chance.randint(1, 4))
             labels = {"Cmd": ["/bin/tool"], "Labels": {"owner": owner, "number": str(number)}}
             one = sample.image(number, layers=chosen, config=labels)
-            made += [Kept(one, form, f"{owner}{number}") for form in FORMS]
+            other = sample.image(number, layers=chosen[:1] + stock[:1], config=labels, architecture="arm64")
+            made += [Kept(one, form, f"{owner}{number}", other) for form in FORMS]
     return made

@@ -13,7 +13,7 @@ from casstore import api
 from casstore.errors import NotFound
 from casstore.store import protocol
 
-OLD, NEW = population("between", 2, 3000)[1::3]
+OLD, NEW = population("between", 2, 3000)[1::4]
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def store(store_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A store with an image in several packs, opened by nobody before."""
     shrink(monkeypatch.setattr)
     with api.open(store_path) as first:
-        for one in KEPT[1::3]:
+        for one in KEPT[1::4]:
             (tmp_path / "in").write_bytes(one.archive([f"{one.name}:1"]))
             first.load(tmp_path / "in", pack="now")
         (tmp_path / "in").write_bytes(KEPT[0].layers[0] + b"a blob of its own")

@@ -322,6 +322,19 @@ def test_pins_of_blobs(opened: api.Store, tmp_path: Path) -> None:
     assert list(opened.blobs.ls()) == []
 
 
+def test_an_index_whose_name_moved_on_goes_with_its_image(opened: api.Store, tmp_path: Path) -> None:
+    layout, made = sample.platforms("many:1")
+    (tmp_path / "in.tar").write_bytes(layout.tar())
+    opened.load(tmp_path / "in.tar", all_platforms=True)
+    load(opened, tmp_path, sample.image(1, ["many:1"]))
+    (nameless,) = [row for row in opened.images() if row.tag is None]
+    assert str(nameless.id) == made["linux/amd64"].id
+    assert {step.verb for step in opened.remove([str(nameless.id)])} == {"Deleted"}
+    assert [step.verb for step in opened.remove([str(nameless.id)])] == ["Error"]
+    opened.gc(grace=0)
+    assert len(list(opened.blobs.ls())) == 3
+
+
 def test_removing_an_image_keeps_what_others_share(opened: api.Store, tmp_path: Path) -> None:
     base = sample.rich_layer("base")
     one, two = (sample.image(n, [f"s:{n}"], [base, sample.files({"n": sample.noise(n, 50_000)})]) for n in (1, 2))
