@@ -46,8 +46,9 @@ bench: build ## kernels, in MB/s per core; CORPUS=DIR: whole commands beside the
 	$(BIN)/python -m pytest benchmarks
 	$(if $(CORPUS),$(BIN)/python benchmarks/run.py --corpus $(CORPUS) --work $(BENCH_WORK) $(BENCH_ARGS))
 
-siege: build ## commands killed, failed and cut off at each of their calls: an hour; SIEGE_ARGS="--sample 4" for a part
+siege: build ## commands killed, failed and cut off at each of their calls, then a crowd: an hour each; SIEGE_ARGS="--sample 4", CROWD_ARGS="--seconds 60" for a part
 	PYTHONPATH=tests $(BIN)/python tests/crash/siege.py --json build/siege.json $(SIEGE_ARGS)
+	$(BIN)/python tests/crowd/crowd.py --seconds 3600 --json build/crowd.json $(CROWD_ARGS)
 
 clean: ## the environment and everything built
 	rm -rf $(VENV) build dist *.egg-info casstore/kernels/*.so

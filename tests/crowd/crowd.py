@@ -53,13 +53,15 @@ HOLD = 0.020
 @dataclass
 class Report:
     """What a crowd did: commands that were done and that were refused, signals, seconds that the collector held the
-    write lock by transaction; `problems`: what must not be."""
+    write lock by transaction; `still`: the longest time (seconds) for which this process, which only looks on, did not
+    run: the machine stood still; `problems`: what must not be."""
 
     seed: int
     seconds: float = 0.0
     done: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     signals: Counter[str] = field(default_factory=Counter)
+    still: float = 0.0
     hold: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
@@ -73,6 +75,8 @@ class Report:
         lines = [f"seed {self.seed}, {self.seconds:.0f} s"]
         for title, counted in (("done", self.done), ("refused", self.refused), ("signals", self.signals)):
             lines.append(f"{title}: " + " · ".join(f"{name} {n}" for name, n in sorted(counted.items())))
+        if self.still > 0.5:
+            lines.append(f"the machine stood still for {self.still:.1f} s at a time")
         lines.append("the collector held the write lock, in ms (p50, p99, most), and was at work in that time:")
         for name in [None, *sorted(self.hold)]:
             count = sum(len(each) for key, each in self.hold.items() if name in (None, key))
@@ -174,7 +178,7 @@ class Crowd:
 
     def disturb(self, deadline: float) -> None:
         """Suspend one that has short leases, at any moment, until they have ended; or kill it and start it again."""
-        time.sleep(self.chance.uniform(0.05, 1.5))
+        self.sleep(self.chance.uniform(0.05, 1.5))
         one = self.chance.choice([w for w in self.workers if w.role in ("sleeper", "drowsy")])
         if one.process.poll() is not None or time.time() > deadline - 4 * worker.TTL:
             return
@@ -185,14 +189,20 @@ class Crowd:
             self.report.signals["SIGKILL"] += 1
             return
         one.process.send_signal(signal.SIGSTOP)
-        time.sleep(self.chance.uniform(0.2, 2.5) * worker.TTL)
+        self.sleep(self.chance.uniform(0.2, 2.5) * worker.TTL)
         one.process.send_signal(signal.SIGCONT)
         self.report.signals["SIGSTOP, SIGCONT"] += 1
+
+    def sleep(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (now := time.monotonic()) < end:
+            time.sleep(min(0.05, end - now))
+            self.report.still = max(self.report.still, time.monotonic() - now - 0.05)
 
     def wait(self) -> None:
         """Let all end their last command."""
         while not self.look() and any(one.process.poll() is None for one in self.workers):
-            time.sleep(0.2)
+            self.sleep(0.2)
 
     def gather(self) -> None:
         for one in self.workers:

@@ -15,8 +15,8 @@ from casstore.oci import build
 from casstore.oci.manifest import Descriptor
 
 FORMS = ("docker", "oci", "gzip", "index")
-"""docker: plain layers, no manifest of its own; oci: plain layers; gzip: layers that stay loose; index: the gzip one and
-a sibling for another machine."""
+"""docker: plain layers, no manifest of its own; oci: plain layers; gzip: layers that stay loose; index: the
+gzip one and a sibling for another machine."""
 
 
 @dataclass(frozen=True, repr=False)

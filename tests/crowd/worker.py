@@ -357,10 +357,11 @@ def collect(store: casstore.Store, seed: int, deadline: float, journal: Journal,
 def check(store: casstore.Store, seed: int, deadline: float, journal: Journal) -> None:
     chance = random.Random(seed)
     while time.time() < deadline:
-        report = store.check(read_data=chance.random() < 0.5)
+        read_data, repair = chance.random() < 0.5, chance.random() < 0.3
+        report = store.check(read_data=read_data, repair=repair)
         if report.findings:
             raise Wrong(f"check: {report.findings}")
-        journal.done["check"] += 1
+        journal.done["check --repair" if repair else "check"] += 1
         store.df()
         journal.done["df"] += 1
         store.gc(dry_run=True, grace=0.0)
