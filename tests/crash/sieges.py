@@ -174,7 +174,7 @@ def play(
         grows = call.kind in GROWS or what.value != errno.ENOSPC
         return what if lasting and call.number > number and grows else None
 
-    argv = [*command, "--store", str(place.store), *place.filled(scenario.argv)]
+    argv = [*command, "--quiet", "--store", str(place.store), *place.filled(scenario.argv)]
     stdin = None if scenario.stdin is None else _pipe(place.inputs / scenario.stdin)
     try:
         return tracing.run(argv, roots=[place.here], decide=decide, record=record, stdin=stdin, environment=ENVIRONMENT)
@@ -343,7 +343,7 @@ class _Verdict:
         self._wrong("; ".join(seen.problems(place.store)))
 
     def _repeat(self) -> Run:
-        argv = [*CASSTORE, "--store", str(self._place.store), *self._place.filled(self._scenario.argv)]
+        argv = [*CASSTORE, "--quiet", "--store", str(self._place.store), *self._place.filled(self._scenario.argv)]
         stdin = None if self._scenario.stdin is None else _pipe(self._place.inputs / self._scenario.stdin)
         try:
             done = subprocess.run(
