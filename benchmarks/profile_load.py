@@ -138,7 +138,7 @@ def install(clock: Clock) -> None:
     clock.wrap("check: decode", frame_codec, "decompress")
     clock.wrap("checksum frames", pack_format, "encode_frame")
     clock.wrap("write", store_objects.Staged, "write")
-    clock.wrap("fsync", store_objects.Staged, "sync")
+    clock.wrap("fsync", store_objects.Staged, "push")
     clock.wrap("fsync", store_objects, "sync_folder")
     store_objects.os.fsync = clock.timed("fsync", os.fsync)
     clock.wrap("seal, recipes", store_packs.PackShelf, "seal")

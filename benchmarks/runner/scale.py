@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from .bench import Bench
-from .process import Ran, run
+from .process import Ran, run, settle
 from .programs import Casstore
 from .report import MiB
 from .rounds import alternate, median
@@ -68,6 +68,7 @@ def gc(bench: Bench) -> None:
     for _ in range(bench.rounds):
         casstore.empty()
         shutil.copytree(made, casstore.home)
+        settle()
         one, ran = bench.probe("collection", casstore.home, str(DELETED))
         found.append(one)
         taken.append(ran)
