@@ -23,7 +23,7 @@ from pathlib import Path
 
 import tracing
 from scenarios import SCENARIOS, Scenario
-from sieges import SIEGES, Outcome, Point, Rehearsal, besiege, rehearse
+from sieges import SCRATCH, SIEGES, Outcome, Point, Rehearsal, besiege, rehearse
 
 _rehearsals: dict[Path, Rehearsal] = {}
 
@@ -115,7 +115,7 @@ def main() -> int:
 
     began = time.monotonic()
     outcomes: list[Outcome] = []
-    base = Path(tempfile.mkdtemp(prefix="casstore-siege-"))
+    base = Path(tempfile.mkdtemp(prefix="casstore-siege-", dir=SCRATCH))
     try:
         for one in siege(base, chosen, given.siege or SIEGES, given.jobs, given.spread, given.seeds, choose):
             outcomes.append(one)

@@ -30,6 +30,9 @@ from seen import Seen, Unsound, Weight
 from tracing import Call, Run, Strike
 
 SIEGES = ("kill", "torn", "eio", "enospc", "dead", "full", "interrupt", "terminate", "power")
+SCRATCH = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
+"""Where to work, else the usual folder. What is synced is seen from the calls, so memory will do, and is many times
+faster."""
 GROWS = ("write", "create", "mkdir", "rename", "link", "sync")
 """Calls that may want space: of these ENOSPC is a possible answer."""
 

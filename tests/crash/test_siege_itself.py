@@ -114,11 +114,11 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("what", SPOILT)
-def test_a_spoilt_ritual_is_found_out(tmp_path: Path, what: str) -> None:
+def test_a_spoilt_ritual_is_found_out(scratch: Path, what: str) -> None:
     code = f"{SPOILT[what]}\nimport sys\nfrom casstore.cli import main\nsys.exit(main())"
-    rehearsal = rehearse(named("load later"), tmp_path, (sys.executable, "-c", code))
+    rehearsal = rehearse(named("load later"), scratch, (sys.executable, "-c", code))
     for point in rehearsal.points("power"):
-        if point.how == "none" and (problem := besiege(rehearsal, point, tmp_path / "point").problem):
+        if point.how == "none" and (problem := besiege(rehearsal, point, scratch / "point").problem):
             print(point.call, point.what, problem)
             return
     raise AssertionError(f"{what}, and the siege held")
