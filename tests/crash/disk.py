@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TypeAlias
@@ -50,10 +50,11 @@ Keep: TypeAlias = Callable[[], bool]
 
 
 class Disk:
-    """The content of some folders, all of it synced to begin with."""
+    """The content of a folder, all of it synced to begin with: that of `content`, which the calls name `root`."""
 
-    def __init__(self, roots: Iterable[Path]) -> None:
-        self._roots = {os.path.realpath(root): _read(Path(root)) for root in roots}
+    def __init__(self, root: Path, content: Path) -> None:
+        self._root = os.path.realpath(root)
+        self._top = _read(content)
 
     def apply(self, call: Call) -> None:
         """One call that was carried out."""
@@ -114,17 +115,14 @@ class Disk:
         return node, pure.name
 
     def _find(self, path: str) -> Node | None:
-        for root, top in self._roots.items():
-            if path == root or path.startswith(root + "/"):
-                node: Node | None = top
-                for name in PurePath(path).relative_to(root).parts:
-                    node = node.now.get(name) if isinstance(node, Folder) else None
-                return node
-        return None
+        node: Node | None = self._top if path == self._root or path.startswith(self._root + "/") else None
+        for name in PurePath(path).relative_to(self._root).parts if node is not None else ():
+            node = node.now.get(name) if isinstance(node, Folder) else None
+        return node
 
     # -- after the crash
 
-    def left(self, how: str, seed: object = 0) -> dict[str, Tree]:
+    def left(self, how: str, seed: object = 0) -> Tree:
         """What is found after a crash now. `how`: "none" of what was not synced is there; all "names" but no data;
         all "data" but no names; "some" of both, by `seed`; "all"."""
         chance = random.Random(f"{how} {seed}")
@@ -137,7 +135,7 @@ class Disk:
                 names = data = lambda: chance.random() < 0.5
             case _:
                 raise ValueError(how)
-        return {root: _tree(top, names, data) for root, top in self._roots.items()}
+        return _tree(self._top, names, data)
 
 
 def digest(tree: Tree) -> bytes:

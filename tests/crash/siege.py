@@ -56,7 +56,7 @@ def siege(
             tasks = []
             for kind in sieges:
                 # Of a killed command every write; elsewhere what matters is which kind of call it is.
-                points = rehearsal.points(kind, 1 if kind in ("kill", "torn") else spread, seeds)
+                points = rehearsal.points(kind, 1 if kind == "kill" else spread, seeds)
                 tasks += [pool.submit(_task, path, point) for point in choose(kind, list(points))]
             for done in as_completed(tasks):
                 yield done.result()
@@ -95,7 +95,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write all outcomes to this file")
     parser.add_argument("--scenario", action="append", help="only this one (may be given more than once)")
     parser.add_argument("--siege", action="append", choices=SIEGES)
-    parser.add_argument("--spread", type=int, default=4, help="of writes take every n-th, where they are not killed at")
+    parser.add_argument("--spread", type=int, default=4, help="of writes take every n-th; they are killed at every one")
     parser.add_argument("--seeds", type=int, default=2, help="random mixtures of what a power loss leaves, per call")
     parser.add_argument("--sample", type=int, help="at most so many points of each scenario and siege, at random")
     parser.add_argument("--seed", type=int, default=0)

@@ -14,9 +14,11 @@ import hashlib
 import os
 import shutil
 import signal
-import subprocess
+import sys
+import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +30,8 @@ from disk import Disk, Tree
 from scenarios import CASSTORE, ENVIRONMENT, Place, Scenario
 from seen import Seen, Unsound, Weight
 from tracing import Call, Run, Strike
+
+from casstore.cli import run as cli
 
 SIEGES = ("kill", "torn", "eio", "enospc", "dead", "full", "interrupt", "terminate", "power")
 SCRATCH = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
@@ -62,11 +66,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """A scenario as it runs untouched: the place to copy, what is seen before and after, all its calls, what the store
-    weighs once it was collected, and what lies in {out}."""
+    """A scenario as it runs untouched: the place to copy, the folder in which the copy ran, what is seen before and
+    after, all its calls, what the store weighs once it was collected, and what lies in {out}."""
 
     scenario: Scenario
     place: Place
+    run: Path
     before: Seen
     after: Seen
     calls: list[Call]
@@ -77,62 +82,39 @@ class Rehearsal:
 
     def points(self, siege: str, spread: int = 1, seeds: int = 1) -> Iterator[Point]:
         """All points of a siege; of the writes every `spread`-th. `seeds`: random mixtures per call of "power"."""
+        writes = [call.number for call in self.calls if call.kind == "write"]
+        spared = set(writes) - set(writes[::spread])
         if siege == "power":
-            yield from self._outages(seeds)
+            yield from self._outages(spared, seeds)
             return
-        writes = 0
         for call in self.calls:
-            if call.kind == "write":
-                writes += 1
-                if writes % spread:
-                    continue
-            elif siege == "torn":
+            if call.number in spared or (siege == "torn" and call.kind != "write"):
                 continue
-            if siege in ("enospc", "full") and call.kind not in GROWS:
-                continue
-            yield Point(siege, call.number, self._what(call))
+            if siege not in ("enospc", "full") or call.kind in GROWS:
+                yield Point(siege, call.number, self._what(call))
 
     def _what(self, call: Call) -> str:
-        names = [os.path.relpath(path, self.place.here.parent / "run") for path in (call.path, call.other) if path]
+        names = [os.path.relpath(path, self.run) for path in (call.path, call.other) if path]
         return f"{call.name} {' '.join(names)}"
 
-    def _outages(self, seeds: int) -> Iterator[Point]:
-        run = self.place.here.parent / "run"
-        known = Disk([self.place.here])
-        top = os.path.realpath(self.place.here)
-        # The recorded run was on a copy under another name.
-        moved = [
-            Call(
-                c.number,
-                c.name,
-                c.kind,
-                _moved(c.path, run, top),
-                _moved(c.other, run, top),
-                c.offset,
-                c.length,
-                c.data,
-                c.done,
-            )
-            for c in self.calls
-        ]
+    def _outages(self, spared: set[int], seeds: int) -> Iterator[Point]:
+        """The power goes out before each call, and after the last; no two points leave the same."""
+        known = Disk(self.run, self.place.here)
         found: set[bytes] = set()
-        for call in [*moved, None]:
-            last = call is None
-            # At the end the command had returned: the least that may be left must be all of its work.
-            hows = [("none", 0), ("names", 0), ("data", 0), *(("some", seed) for seed in range(seeds))]
+        for call in [*self.calls, None]:
+            number, what = (len(self.calls) + 1, "after its end") if call is None else (call.number, self._what(call))
+            # The least comes first: at the end, it must be all of the command's work.
+            hows = [("none", 0)]
+            if number not in spared:
+                hows += [("names", 0), ("data", 0), *(("some", seed) for seed in range(seeds))]
             for how, seed in hows:
-                tree = known.left(how, (seed, call and call.number))[top]
-                sum_ = disk.digest(tree) + (b"end" if last else b"")
-                if sum_ not in found:
-                    found.add(sum_)
-                    what = "after its end" if call is None else self._what(call)
-                    yield Point("power", len(self.calls) + 1 if call is None else call.number, what, how, tree)
+                tree = known.left(how, (seed, number))
+                mark = disk.digest(tree) + (b"end" if call is None else b"")
+                if mark not in found:
+                    found.add(mark)
+                    yield Point("power", number, what, how, tree)
             if call is not None:
                 known.apply(call)
-
-
-def _moved(path: str, old: Path, new: str) -> str:
-    return path.replace(os.path.realpath(old), new, 1) if path else ""
 
 
 def rehearse(scenario: Scenario, base: Path, command: tuple[str, ...] = CASSTORE) -> Rehearsal:
@@ -154,7 +136,9 @@ def rehearse(scenario: Scenario, base: Path, command: tuple[str, ...] = CASSTORE
         raise AssertionError(f"{scenario.name}: untouched, it leaves {wrong}")
     weight = seen.weigh(played.store)
     shutil.rmtree(played.here)
-    return Rehearsal(scenario, place, before, after, ran.calls, weight, _files(place.out), out_after, command)
+    return Rehearsal(
+        scenario, place, played.here, before, after, ran.calls, weight, _files(place.out), out_after, command
+    )
 
 
 def play(
@@ -346,17 +330,37 @@ class _Verdict:
         self._wrong("; ".join(seen.problems(place.store)))
 
     def _repeat(self) -> Run:
-        argv = [*CASSTORE, "--quiet", "--store", str(self._place.store), *self._place.filled(self._scenario.argv)]
+        argv = ["--quiet", "--store", str(self._place.store), *self._place.filled(self._scenario.argv)]
         stdin = None if self._scenario.stdin is None else _pipe(self._place.inputs / self._scenario.stdin)
         try:
-            done = subprocess.run(
-                argv, env=ENVIRONMENT, stdin=subprocess.DEVNULL if stdin is None else stdin, capture_output=True,
-                check=False, timeout=120,
-            )  # fmt: skip
+            return forked(argv, stdin)
         finally:
             if stdin is not None:
                 os.close(stdin)
-        return Run(done.returncode, done.stdout, done.stderr)
+
+
+def forked(argv: Sequence[str], stdin: int | None = None, timeout: float = 120.0) -> Run:
+    """`casstore ARGV…`, untraced, in a fork of this process: the interpreter and its modules are there already."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        pid = os.fork()
+        if not pid:
+            code = 70
+            try:
+                null = os.open(os.devnull, os.O_RDWR)
+                for target, source in enumerate((null if stdin is None else stdin, out.fileno(), err.fileno())):
+                    os.dup2(source, target)
+                sys.stdin, sys.stdout, sys.stderr = (open(fd, mode) for fd, mode in enumerate(("r", "w", "w")))  # noqa: SIM115
+                code = cli.run(argv)
+                sys.stdout.flush()
+            finally:
+                os._exit(code)
+        watchdog = threading.Timer(timeout, os.kill, (pid, signal.SIGKILL))
+        watchdog.start()
+        _, status = os.waitpid(pid, 0)
+        watchdog.cancel()
+        out.seek(0)
+        err.seek(0)
+        return Run(os.waitstatus_to_exitcode(status), out.read(), err.read())
 
 
 def _files(folder: Path) -> dict[str, str]:
