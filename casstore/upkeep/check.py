@@ -31,7 +31,7 @@ def check(
     def look(lease: Lease) -> Look:
         return Look(volume, lease, read_data=read_data, stop=stop, progress=progress)
 
-    with Lease(volume.catalog, volume.objects, "check") as lease:
+    with Lease(volume.catalog, volume.objects, "check", reading=not repair) as lease:
         seen = look(lease).run()
         if not repair or not (seen.report.findings or seen.lost or seen.unknown):
             return seen.report

@@ -3,7 +3,7 @@
 kill       SIGKILL instead of the n-th call            eio, enospc   the n-th call fails, once
 torn       SIGKILL in the middle of the n-th write     dead, full    the n-th call and all after it fail
 interrupt  SIGINT at the n-th call                     power         all that was not synced is lost, or some of it
-terminate  SIGTERM at the n-th call
+terminate  SIGTERM at the n-th call                     twice         as kill, and then the repeated command once more
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import random
 import shutil
 import signal
 import sys
@@ -33,7 +34,7 @@ from tracing import Call, Run, Strike
 
 from casstore.cli import run as cli
 
-SIEGES = ("kill", "torn", "eio", "enospc", "dead", "full", "interrupt", "terminate", "power")
+SIEGES = ("kill", "torn", "eio", "enospc", "dead", "full", "interrupt", "terminate", "twice", "power")
 SCRATCH = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
 """Where to work, else the usual folder. What is synced is seen from the calls, so memory will do, and is many times
 faster."""
@@ -183,6 +184,7 @@ def _pipe(path: Path) -> int:
 
 _STRIKES = {
     "kill": (Strike("kill"), False),
+    "twice": (Strike("kill"), False),
     "torn": (Strike("torn"), False),
     "eio": (Strike("fail", errno.EIO), False),
     "enospc": (Strike("fail", errno.ENOSPC), False),
@@ -208,6 +210,9 @@ def besiege(rehearsal: Rehearsal, point: Point, here: Path) -> Outcome:
     else:
         place = rehearsal.place.copy(here)
         strike, lasting = _STRIKES[point.siege]
+        if point.siege == "twice":
+            second = random.Random(f"{scenario.name} {point.call}").randint(1, len(rehearsal.calls))
+            play(scenario, place, rehearsal.command, (second, strike, lasting))
         ran = play(scenario, place, rehearsal.command, (point.call, strike, lasting))
         unsure = False
         if len(ran.calls) >= point.call:

@@ -98,6 +98,8 @@ READS = [
     ("config", "ls"),
     ("gc", "--dry-run"),
     ("verify", "app:1"),
+    ("check",),
+    ("check", "--read-data"),
     ("save", "app:1"),
     ("save", "--format", "oci-archive", "base:1"),
 ]
