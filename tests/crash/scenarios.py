@@ -17,6 +17,16 @@ from pathlib import Path
 import sample
 
 CASSTORE = (sys.executable, "-m", "casstore")
+SMALL = """
+from casstore.flow import frames
+from casstore.store import catalog, collector, packs
+catalog.CHECKPOINT_PAGES = 4
+collector.FILES = 2
+frames.FrameBuilder.__init__.__defaults__ = (16 << 10,)
+packs.SYNC_EVERY = 8 << 10
+packs.PackShelf.__init__.__defaults__ = (32 << 10,)
+"""
+"""What happens after MiBs happens after KiBs: the log is written back, files are pushed to the disk, packs are full."""
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("CASSTORE_")} | {
     "PYTHONDONTWRITEBYTECODE": "1"
 }
@@ -66,6 +76,7 @@ class Scenario:
 
     `outside`: it changes only what lies in {out}, whole or not at all. `broken`: the store is damaged before, and sound
     after the command. `volatile`: the image whose config tells the time. `once`: a second run would do more.
+    `patch`: Python that is run before the command, in its process.
     """
 
     name: str
@@ -76,6 +87,13 @@ class Scenario:
     broken: bool = False
     volatile: tuple[str, ...] = ()
     once: bool = False
+    patch: str = ""
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        if not self.patch:
+            return CASSTORE
+        return (sys.executable, "-c", f"{self.patch}\nimport sys\nfrom casstore.cli import main\nsys.exit(main())")
 
 
 def _text_image(seed: object, tag: str, size: int = 40_000) -> sample.Image:
@@ -181,10 +199,12 @@ SCENARIOS = [
     Scenario("first use", _nothing, ("load", "-i", "{inputs}/image.tar")),
     Scenario("load", _one_image, ("load", "-i", "{inputs}/next.tar")),
     Scenario("load pipe", _one_image, ("load",), stdin="next.tar"),
+    Scenario("load small", _one_image, ("load", "-i", "{inputs}/next.tar"), patch=SMALL),
     Scenario("load oci", _one_image, ("load", "-i", "{inputs}/oci.tar")),
     Scenario("load later", _one_image, ("load", "--pack", "later", "-i", "{inputs}/next.tar")),
     Scenario("gc pack", _loose, ("gc", "--grace", "0")),
     Scenario("gc repack", _worn, ("gc", "--grace", "0")),
+    Scenario("gc small", _worn, ("gc", "--grace", "0"), patch=SMALL),
     Scenario("gc again", _compact, ("gc", "--grace", "0")),
     Scenario("tag", _two_images, ("tag", "app:1", "base:1")),
     Scenario("rmi", _two_images, ("rmi", "-f", "base:1")),

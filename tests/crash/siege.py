@@ -58,8 +58,10 @@ def siege(
                 # Of a killed command every write; elsewhere what matters is which kind of call it is.
                 points = rehearsal.points(kind, 1 if kind == "kill" else spread, seeds)
                 tasks += [pool.submit(_task, path, point) for point in choose(kind, list(points))]
+            print(f"{scenario.name}: {len(tasks)} points", flush=True)
             for done in as_completed(tasks):
                 yield done.result()
+            shutil.rmtree(base / scenario.name)
 
 
 def table(outcomes: list[Outcome]) -> str:

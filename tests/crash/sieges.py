@@ -28,7 +28,7 @@ import disk
 import seen
 import tracing
 from disk import Disk, Tree
-from scenarios import CASSTORE, ENVIRONMENT, Place, Scenario
+from scenarios import ENVIRONMENT, Place, Scenario
 from seen import Seen, Unsound, Weight
 from tracing import Call, Run, Strike
 
@@ -120,8 +120,9 @@ class Rehearsal:
                 known.apply(call)
 
 
-def rehearse(scenario: Scenario, base: Path, command: tuple[str, ...] = CASSTORE) -> Rehearsal:
+def rehearse(scenario: Scenario, base: Path, command: tuple[str, ...] = ()) -> Rehearsal:
     """Prepare a scenario in the folder `base` and run it untouched. `command`: what to run instead of casstore."""
+    command = command or scenario.command
     place = Place(base / "in", base / "whole")
     for folder in (place.inputs, place.store, place.out):
         folder.mkdir(parents=True)
