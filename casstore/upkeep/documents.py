@@ -13,10 +13,12 @@ from ..model import BlobInfo, ImageRow
 from ..oci import config as oci_config
 from ..oci import manifest as oci_manifest
 from ..oci import media
+from ..oci.config import Config
 from ..oci.document import MAX_DOCUMENT
 from ..oci.image import image_row
 from ..oci.manifest import Index, Manifest
 from ..store import names, query
+from ..store.catalog import Tx
 from ..store.volume import Volume
 
 
@@ -65,28 +67,34 @@ def children(content: Manifest | Index) -> list[Digest]:
 
 def lacking(volume: Volume, one: Document) -> list[Digest]:
     """What a manifest needs and the store does not have. Of an index, any part may be here."""
+    with volume.catalog.read() as tx:
+        return _lacking(tx, one)
+
+
+def _lacking(tx: Tx, one: Document) -> list[Digest]:
     if isinstance(one.content, Index):
         return []
-    with volume.catalog.read() as tx:
-        return [child for child in children(one.content) if not names.is_live(tx, child)]
+    return [child for child in children(one.content) if not names.is_live(tx, child)]
 
 
 def problem_of(volume: Volume, one: Document) -> str:
-    """In what the catalog differs from a manifest, "" if in nothing. Of an index, any part may be here."""
+    """In what the catalog differs from a manifest, "" if in nothing. Of an index, any part may be here.
+
+    All that is compared is read in one transaction: meanwhile a manifest may go, and then what it needs."""
     if isinstance(one.content, Index):
         return ""
+    config = _config(volume, one.content)
     with volume.catalog.read() as tx:
         if not names.is_live(tx, one.digest):
             return ""
+        missing = _lacking(tx, one)
+        if missing:
+            return f"its blob {missing[0]} is not in the store"
         edges = set(names.children(tx, one.digest))
-        now = names.find_image(tx, one.digest)
-    missing = lacking(volume, one)
-    if missing:
-        return f"its blob {missing[0]} is not in the store"
-    unknown = [child for child in children(one.content) if child not in edges]
-    if unknown:
-        return f"the catalog does not know that it needs {unknown[0]}"
-    wanted = row_of(volume, one)
+        unknown = [child for child in children(one.content) if child not in edges]
+        if unknown:
+            return f"the catalog does not know that it needs {unknown[0]}"
+        now, wanted = names.find_image(tx, one.digest), _row(tx, one, config)
     if wanted is not None and (now is None or _told(now) != _told(wanted)):
         return "lists show something else than it says" if now is not None else "it is missing in lists"
     return ""
@@ -94,21 +102,36 @@ def problem_of(volume: Volume, one: Document) -> str:
 
 def row_of(volume: Volume, one: Document) -> ImageRow | None:
     """The row that lists need of an image; None for what is no image. A config that cannot be read leaves it bare."""
-    content = one.content
+    config = _config(volume, one.content)
+    with volume.catalog.read() as tx:
+        return _row(tx, one, config)
+
+
+def _config(volume: Volume, content: Manifest | Index) -> Config | None:
+    """An image's config, None where there is none, or it cannot be read."""
     if not isinstance(content, Manifest) or not content.is_image:
         return None
     with volume.catalog.read() as tx:
-        layers = [query.find_blob(tx, layer.digest) for layer in content.layers]
-        config_info = query.find_blob(tx, content.config.digest)
-        now = names.find_image(tx, one.digest)
+        info = query.find_blob(tx, content.config.digest)
+    if info is None or info.size > MAX_DOCUMENT:
+        return None
+    try:
+        raw = b"".join(BlobReader(volume, info).read())
+        return oci_config.parse(raw, str(info.digest))
+    except (Damaged, NotFound, BadInput):
+        return None
+
+
+def _row(tx: Tx, one: Document, config: Config | None) -> ImageRow | None:
+    content = one.content
+    if not isinstance(content, Manifest) or not content.is_image:
+        return None
+    layers = [query.find_blob(tx, layer.digest) for layer in content.layers]
+    now = names.find_image(tx, one.digest)
     size = sum(layer.files_size or 0 for layer in layers if layer is not None)
     parent = now.parent if now is not None else ""
-    if config_info is not None and config_info.size <= MAX_DOCUMENT:
-        try:
-            raw = b"".join(BlobReader(volume, config_info).read())
-            return image_row(content, oci_config.parse(raw, str(config_info.digest)), size, parent)
-        except (Damaged, NotFound, BadInput):
-            pass
+    if config is not None:
+        return image_row(content, config, size, parent)
     return now or ImageRow(one.digest, content.config.digest, "", size, "", "", "", {}, parent)
 
 
