@@ -54,8 +54,9 @@ class _Track:
 
     def edges(self, start: int, end: int) -> U64:
         """The track positions in (start, end) where one chunk ends and the next begins."""
-        low = int(np.searchsorted(self.ends, start, side="right"))
-        high = int(np.searchsorted(self.ends, end, side="left"))
+        # Bounds of the arrays' own type: mixed with signed ones they would be compared as floats, which end at 2^53.
+        low = int(np.searchsorted(self.ends, np.uint64(start), side="right"))
+        high = int(np.searchsorted(self.ends, np.uint64(end), side="left"))
         marks = [self.ends[low:high]]
         for entry in np.flatnonzero(self.runs[low : high + 1] != self.lengths[low : high + 1]) + low:
             step = int(self.lengths[entry])
@@ -89,12 +90,12 @@ class Layout:
 
     def pieces(self, start: int, end: int) -> Pieces:
         """The copies that make output bytes [start, end)."""
-        low = int(np.searchsorted(self._ends, start, side="right"))
-        high = int(np.searchsorted(self._ends, end, side="left"))
+        low = int(np.searchsorted(self._ends, np.uint64(start), side="right"))
+        high = int(np.searchsorted(self._ends, np.uint64(end), side="left"))
         index = np.arange(low, high + 1)
-        seg_end = np.minimum(self._ends[index], end)
-        seg_start = np.maximum(np.concatenate([[0], self._ends])[index], start).astype(np.uint64)
-        origin = np.concatenate([[np.uint64(0)], self._ends])[index].astype(np.uint64)
+        seg_end = np.minimum(self._ends[index], np.uint64(end))
+        origin = np.concatenate([np.zeros(1, np.uint64), self._ends])[index]
+        seg_start = np.maximum(origin, np.uint64(start))
         track_start = self._track_start[index] + (seg_start - origin)
         keep = seg_end > seg_start
         index, seg_start, seg_end, track_start = index[keep], seg_start[keep], seg_end[keep], track_start[keep]

@@ -62,3 +62,16 @@ def test_of_nothing() -> None:
     none = ChunkList(np.empty((0, 32), np.uint8), np.empty(0, np.uint32), np.empty(0, np.uint32))
     for weave in (np.empty((0, 2), np.uint64), np.zeros((1, 2), np.uint64)):
         assert Layout(weave, none, none).size == 0
+
+
+def test_positions_beyond_what_floats_can_tell_apart() -> None:
+    """Repeats are cheap: a recipe of a few bytes may describe more than 2^53."""
+    length, times = np.array([(1 << 20) + 1], np.uint32), np.array([(1 << 32) - 1], np.uint32)
+    chunks = ChunkList(np.zeros((1, 32), np.uint8), length, times)
+    size = chunks.size
+    layout = Layout(np.array([(size, size)], np.uint64), chunks, chunks)
+    for start in (size - 3, size, 2 * size - 3):
+        pieces = layout.pieces(start, start + 3)
+        assert pieces.to.tolist() == [0] and pieces.length.tolist() == [3]
+        assert pieces.skip.tolist() == [start % size % int(length[0])]
+        assert pieces.chunk.tolist() == [int(start >= size)]
