@@ -96,19 +96,23 @@ def parse(text: str) -> Platform:
 
 
 def acceptable(wanted: Platform) -> list[Platform]:
-    """What runs on `wanted`, best first: older variants of an architecture, and its 32-bit sibling."""
+    """What runs on `wanted`, best first: just that, older variants of the architecture, and its 32-bit sibling."""
     wanted = wanted.normal()
+    exact = Platform(wanted.os, wanted.architecture, wanted.variant)
+    return list(dict.fromkeys([exact, *_others(exact)]))
+
+
+def _others(wanted: Platform) -> list[Platform]:
     os, architecture, variant = wanted.os, wanted.architecture, wanted.variant
     level = int(variant[1:]) if re.fullmatch(r"v[0-9]", variant) else 0
     if architecture == "arm":
-        return [Platform(os, "arm", f"v{v}") for v in range(level, 4, -1)] or [wanted]
+        return [Platform(os, "arm", f"v{v}") for v in range(level, 4, -1)]
     if architecture == "arm64":
-        newer = [Platform(os, "arm64", f"v{level}")] if level > 8 else []
-        return [*newer, Platform(os, "arm64"), *(Platform(os, "arm", f"v{v}") for v in (8, 7, 6, 5))]
+        return [Platform(os, "arm64"), *(Platform(os, "arm", f"v{v}") for v in (8, 7, 6, 5))]
     if architecture == "amd64":
         newer = [Platform(os, "amd64", f"v{v}") for v in range(level, 1, -1)]
         return [*newer, Platform(os, "amd64"), Platform(os, "386")]
-    return [wanted] if not variant else [wanted, Platform(os, architecture)]
+    return [Platform(os, architecture)] if variant else []
 
 
 def rank(offered: Platform, wanted: Platform) -> int | None:

@@ -67,6 +67,10 @@ def test_host_is_normal() -> None:
         ("windows/amd64", "linux/amd64", None),
         ("linux/ppc64le", "linux/amd64", None),
         ("linux/riscv64", "linux/riscv64", 0),
+        ("linux/arm64/v8.1", "linux/arm64/v8.1", 0),
+        ("linux/arm64", "linux/arm64/v8.1", 1),
+        ("linux/arm/v4", "linux/arm/v4", 0),
+        ("linux/amd64/v10", "linux/amd64/v10", 0),
     ],
 )
 def test_rank(offered: str, wanted: str, suits: int | None) -> None:
