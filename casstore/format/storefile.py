@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from ..errors import StoreUnusable
@@ -29,6 +31,27 @@ class _Version(msgspec.Struct):
     version: int
 
 
+class _Cutter(msgspec.Struct):
+    algorithm: str
+    minimum: int
+    average: int
+    maximum: int
+
+
+class _File(msgspec.Struct):
+    """Every field must be there: one whose name was damaged would otherwise silently be the default."""
+
+    id: str
+    created: str
+    chunk_digest: str
+    cutter: _Cutter
+    version: int
+
+
+_ID = re.compile("[0-9a-f]{32}")
+_MINIMUM, _MAXIMUM = 64, 1 << 22
+
+
 def encode(store: StoreFile) -> bytes:
     """The bytes of store.json."""
     return msgspec.json.format(msgspec.json.encode(store), indent=2) + b"\n"
@@ -44,12 +67,20 @@ def decode(data: bytes, what: str = "store.json") -> StoreFile:
             raise StoreUnusable(
                 f"store format {version} is unknown to this version, which reads {VERSION}", what=what
             )
-        store = msgspec.json.decode(data, type=StoreFile)
+        found = msgspec.json.decode(data, type=_File)
+        data.decode()  # what is skipped is not decoded, but must not be damaged either
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StoreUnusable(f"not a store.json: {error}", what=what) from None
-    cutter = store.cutter
-    if store.chunk_digest not in CHUNK_DIGESTS:
-        raise StoreUnusable(f"unknown chunk digest {store.chunk_digest!r}", what=what)
-    if not 0 < cutter.minimum <= cutter.average <= cutter.maximum <= 1 << 22:
+    cutter = Cutter(found.cutter.algorithm, found.cutter.minimum, found.cutter.average, found.cutter.maximum)
+    if not _ID.fullmatch(found.id):
+        raise StoreUnusable("impossible store id", what=what)
+    if found.chunk_digest not in CHUNK_DIGESTS:
+        raise StoreUnusable(f"unknown chunk digest {found.chunk_digest!r}", what=what)
+    if cutter.algorithm != Cutter().algorithm:
+        raise StoreUnusable(f"unknown cutter {cutter.algorithm!r}", what=what)
+    in_order = _MINIMUM <= cutter.minimum <= cutter.average <= cutter.maximum <= _MAXIMUM
+    if not in_order or cutter.average & (cutter.average - 1):
         raise StoreUnusable("impossible cutter parameters", what=what)
-    return store
+    return StoreFile(
+        id=found.id, created=found.created, chunk_digest=found.chunk_digest, cutter=cutter, version=found.version
+    )

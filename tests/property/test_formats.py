@@ -430,11 +430,14 @@ def test_forged_recipes_are_damaged_or_consistent(model: Recipe, data: st.DataOb
 
 @many
 @given(
-    st.text(max_size=40), st.text(max_size=40), st.sampled_from(["sha256", "blake3"]), st.integers(1, 1 << 22)
+    st.binary(min_size=16, max_size=16),
+    st.text(max_size=40),
+    st.sampled_from(["sha256", "blake3"]),
+    st.integers(6, 22),
 )
-def test_store_file_returns(name: str, created: str, chunk_digest: str, average: int) -> None:
+def test_store_file_returns(name: bytes, created: str, chunk_digest: str, bits: int) -> None:
     store = storefile.StoreFile(
-        id=name, created=created, chunk_digest=chunk_digest, cutter=Cutter("gear32n", 1, average, 1 << 22)
+        id=name.hex(), created=created, chunk_digest=chunk_digest, cutter=Cutter("gear32n", 64, 1 << bits, 1 << 22)
     )
     assert storefile.decode(storefile.encode(store)) == store
 

@@ -12,6 +12,13 @@ from casstore.model import Cutter
 STORE = storefile.StoreFile(id="0" * 32, created="2026-11-24T00:00:00Z", cutter=Cutter(average=65536))
 
 
+CUTTER = {"algorithm": "gear32n", "minimum": 4096, "average": 16384, "maximum": 65536}
+
+
+def without(name: str) -> bytes:
+    return storefile.encode(STORE).replace(f'"{name}"'.encode(), b'"nome"')
+
+
 def changed(**fields: Any) -> bytes:
     return json.dumps(json.loads(storefile.encode(STORE)) | fields).encode()
 
@@ -38,9 +45,15 @@ def test_fields_of_later_versions_within_a_version_are_let_be() -> None:
         (changed(version="1"), "not a store.json"),
         (changed(id=7), "not a store.json"),
         (changed(chunk_digest="md5"), "chunk digest"),
-        (changed(cutter={"algorithm": "x", "minimum": 5, "average": 4, "maximum": 9}), "cutter"),
-        (changed(cutter={"minimum": 0}), "cutter"),
-        (changed(cutter={"maximum": 1 << 23}), "cutter"),
+        (changed(id="../" * 8), "store id"),
+        (changed(cutter=CUTTER | {"algorithm": "x"}), "unknown cutter"),
+        (changed(cutter=CUTTER | {"maximum": 16383}), "cutter parameters"),
+        (changed(cutter=CUTTER | {"minimum": 63}), "cutter parameters"),
+        (changed(cutter=CUTTER | {"average": 16383}), "cutter parameters"),
+        (changed(cutter=CUTTER | {"maximum": 1 << 23}), "cutter parameters"),
+        (changed(cutter={}), "not a store.json"),
+        (changed(note="").replace(b"note", b"n\xffte"), "not a store.json"),
+        *((without(name), "not a store.json") for name in (*CUTTER, "id", "created", "chunk_digest", "version")),
     ],
 )
 def test_what_is_not_a_store(data: bytes, why: str) -> None:
