@@ -85,6 +85,11 @@ class Report:
                 for which in (0, 1)
             ]
             lines.append(f"  {name or 'all':20} {count:7} times {marks[0]}   {marks[1]}")
+        if self.held(0.99) > HOLD:
+            lines.append(
+                f"  that is over the limit of {1000 * HOLD:.0f} ms at the 99th percentile"
+                + (", but waiting for a core or a disk, not work" if self.held(0.99, which=1) < HOLD else "")
+            )
         lines += [f"PROBLEM: {one}" for one in self.problems]
         return "\n".join(lines)
 

@@ -68,10 +68,13 @@ class Journal:
             self.hold.update(old["hold"])
             self.runs = old["runs"] + 1
 
-    def write(self) -> None:
-        fields = ("done", "refused", "states", "hold", "runs")
+    def write(self, *, last: bool = False) -> None:
+        """`last`: with `hold`, which in an hour becomes long."""
+        fields = ("done", "refused", "states", "runs")
         temp = self.path.with_suffix(".new")
-        temp.write_text(json.dumps({name: getattr(self, name) for name in fields}))
+        temp.write_text(
+            json.dumps({name: getattr(self, name) for name in fields} | {"hold": self.hold if last else {}})
+        )
         temp.rename(self.path)
 
 
@@ -111,20 +114,27 @@ class Owner:
         """A worker before this one was killed: its last command was done, or it was not."""
         fitting = [one for one in (restored(state, self.by_digest) for state in self.journal.states) if self.fits(one)]
         if not fitting:
-            raise Wrong(f"after a kill the store is in none of the states {self.journal.states}")
+            states = [(state["tags"], state["bare"], list(state["pinned"])) for state in self.journal.states]
+            raise Wrong(f"after a kill the store is in none of the states {states}")
         self.expected = fitting[-1]
         self.journal.states = [self.state(self.expected)]
 
     def fits(self, expected: Expected) -> bool:
         if names_of(self.client.images(f"{self.name}/*")) != {n: one.digest for n, one in expected.tags.items()}:
             return False
-        try:
-            for digest, data in expected.pinned.items():
-                if self.client.cat(digest, 0, len(data)) != data:
-                    raise Wrong(f"other bytes in {digest}")
-        except Refused:
-            return False
-        return True
+        return all(self.has(digest, data) for digest, data in expected.pinned.items())
+
+    def has(self, digest: str, data: bytes) -> bool:
+        while True:
+            try:
+                found = self.client.cat(digest, 0, len(data))
+            except Refused as error:
+                if self.sleepy and error.kind == LeaseLost.__name__:
+                    continue  # suspended while it looked: that says nothing of the blob
+                return False
+            if found != data:
+                raise Wrong(f"other bytes in {digest}")
+            return True
 
     # -- commands
 
@@ -387,7 +397,7 @@ def main() -> None:
         if not sleepy:
             measure(client.store, journal)
         collect(client.store, seed, deadline, journal, sleepy)
-    journal.write()
+    journal.write(last=True)
 
 
 if __name__ == "__main__":
