@@ -7,6 +7,7 @@ was; all else may be there or not, in any mixture, writes also in part. That is 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import random
@@ -51,6 +52,12 @@ Keep: TypeAlias = Callable[[], bool]
 
 class Disk:
     """The content of a folder, all of it synced to begin with: that of `content`, which the calls name `root`."""
+
+    def copy(self, root: Path) -> Disk:
+        """The same, which from here on the calls name `root`."""
+        other = copy.deepcopy(self)
+        other._root = os.path.realpath(root)
+        return other
 
     def __init__(self, root: Path, content: Path) -> None:
         self._root = os.path.realpath(root)

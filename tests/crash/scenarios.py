@@ -10,11 +10,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import sample
+import tracing
+from disk import Disk
+from tracing import Run
 
 CASSTORE = (sys.executable, "-m", "casstore")
 SMALL = """
@@ -32,12 +36,18 @@ ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.starts
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Place:
-    """Folders of a scenario: `inputs` is shared by all its points; `store` and `out` are copied for each."""
+    """Folders of a scenario: `inputs` is shared by all its points; `store` and `out` are copied for each.
+
+    `traced`: `disk` follows what the commands make durable; what they leave unsynced may be lost in a later one's
+    power loss.
+    """
 
     inputs: Path
     here: Path
+    traced: bool = False
+    disk: Disk | None = None
 
     @property
     def store(self) -> Path:
@@ -54,13 +64,26 @@ class Place:
     def input(self, name: str, data: bytes) -> None:
         (self.inputs / name).write_bytes(data)
 
-    def casstore(self, *argv: str, code: int = 0) -> subprocess.CompletedProcess[bytes]:
+    def casstore(self, *argv: str, code: int = 0) -> Run:
         """An untouched run of the command line on the store; it must end with `code`."""
         command = [*CASSTORE, "--store", str(self.store), *self.filled(argv)]
-        ran = subprocess.run(command, env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-        if ran.returncode != code:
-            raise AssertionError(f"casstore {' '.join(argv)}: exit code {ran.returncode}: {ran.stderr.decode()}")
+        if self.traced:
+            self.disk = self.disk or Disk(self.here, self.here)
+            ran = tracing.run(command, roots=[self.here], record=True, environment=ENVIRONMENT)
+            for call in ran.calls:
+                self.disk.apply(call)
+        else:
+            done = subprocess.run(command, env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+            ran = Run(done.returncode, done.stdout, done.stderr)
+        if ran.code != code:
+            raise AssertionError(f"casstore {' '.join(argv)}: exit code {ran.code}: {ran.err.decode()}")
         return ran
+
+    @contextmanager
+    def by_hand(self) -> Iterator[None]:
+        """Around what is done to the files without a command; then all of them are on the disk."""
+        yield
+        self.disk = None
 
     def copy(self, here: Path) -> Place:
         if here.exists():
@@ -75,7 +98,7 @@ class Scenario:
     that comes through a pipe.
 
     `outside`: it changes only what lies in {out}, whole or not at all. `broken`: the store is damaged before, and sound
-    after the command. `volatile`: the image whose config tells the time. `once`: a second run would do more.
+    after the command. `volatile`: the image whose config tells the time. `once`: a second run would do more, or fail.
     `patch`: Python that is run before the command, in its process.
     """
 
@@ -89,11 +112,8 @@ class Scenario:
     once: bool = False
     patch: str = ""
 
-    @property
-    def command(self) -> tuple[str, ...]:
-        if not self.patch:
-            return CASSTORE
-        return (sys.executable, "-c", f"{self.patch}\nimport sys\nfrom casstore.cli import main\nsys.exit(main())")
+
+BLOB = sample.text("a blob", 100_000)
 
 
 def _text_image(seed: object, tag: str, size: int = 40_000) -> sample.Image:
@@ -128,7 +148,7 @@ def _one_image(place: Place) -> None:
     place.input("next.tar", sample.docker_archive(sample.rich_image("next", ("app:1", "app:next"))))
     place.input("oci.tar", sample.oci_archive(sample.rich_image("oci", ("app:1", "oci:1"))))
     place.input("root.tar", _layer("import", 60_000))
-    place.input("blob", sample.text("a blob", 100_000))
+    place.input("blob", BLOB)
     place.casstore("config", "set", "min-free", "0")
     place.casstore("load", "-i", "{inputs}/base.tar")
 
@@ -167,16 +187,40 @@ def _compact(place: Place) -> None:
 
 def _no_index(place: Place) -> None:
     _two_images(place)
-    segments = sorted((place.store / "objects" / "index").iterdir())
-    segments[0].unlink()
+    with place.by_hand():
+        min((place.store / "objects" / "index").iterdir()).unlink()
+
+
+def _rotten_index(place: Place) -> None:
+    _two_images(place)
+    with place.by_hand():
+        _rot(min((place.store / "objects" / "index").iterdir()))
+
+
+def _rotten_blob(place: Place) -> None:
+    """A loose layer has rotted, and check has seen it."""
+    _loose(place)
+    with place.by_hand():
+        loose = [path for path in (place.store / "objects" / "blobs").rglob("*") if path.is_file()]
+        _rot(max(loose, key=lambda path: path.stat().st_size))
+    place.casstore("check", "--read-data", code=1)
+
+
+def _rot(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(data)
+    path.chmod(0o444)
 
 
 def _no_catalog(place: Place) -> None:
     """Packs and a loose blob, and a copy of the names."""
     _one_image(place)
     place.casstore("load", "-i", "{inputs}/oci.tar")
-    for part in ("", "-wal", "-shm"):
-        (place.store / f"catalog.sqlite{part}").unlink(missing_ok=True)
+    with place.by_hand():
+        for part in ("", "-wal", "-shm"):
+            (place.store / f"catalog.sqlite{part}").unlink(missing_ok=True)
 
 
 def _old_catalog(place: Place) -> None:
@@ -187,12 +231,19 @@ def _old_catalog(place: Place) -> None:
     place.casstore("load", "-i", "{inputs}/oci.tar")
     place.casstore("load", "-i", "{inputs}/next.tar")
     place.casstore("gc", "--grace", "0")
-    catalog.write_bytes(backup)
+    with place.by_hand():
+        catalog.write_bytes(backup)
 
 
 def _old_file(place: Place) -> None:
     _one_image(place)
-    (place.out / "saved.tar").write_bytes(b"what was there before")
+    with place.by_hand():
+        (place.out / "saved.tar").write_bytes(b"what was there before")
+
+
+def _pinned_blob(place: Place) -> None:
+    _one_image(place)
+    place.casstore("blob", "put", "{inputs}/blob")
 
 
 SCENARIOS = [
@@ -201,6 +252,7 @@ SCENARIOS = [
     Scenario("load pipe", _one_image, ("load",), stdin="next.tar"),
     Scenario("load small", _one_image, ("load", "-i", "{inputs}/next.tar"), patch=SMALL),
     Scenario("load oci", _one_image, ("load", "-i", "{inputs}/oci.tar")),
+    Scenario("load heals", _rotten_blob, ("load", "-i", "{inputs}/next.tar"), broken=True),
     Scenario("load later", _one_image, ("load", "--pack", "later", "-i", "{inputs}/next.tar")),
     Scenario("gc pack", _loose, ("gc", "--grace", "0")),
     Scenario("gc repack", _worn, ("gc", "--grace", "0")),
@@ -210,6 +262,7 @@ SCENARIOS = [
     Scenario("rmi", _two_images, ("rmi", "-f", "base:1")),
     Scenario("rmi parent", _family_image, ("rmi", "-f", "parent:1")),
     Scenario("check repair", _no_index, ("check", "--repair"), broken=True),
+    Scenario("check rotten", _rotten_index, ("check", "--repair"), broken=True),
     Scenario("check rebuild", _no_catalog, ("check", "--repair"), broken=True),
     Scenario("check older", _old_catalog, ("check", "--repair"), broken=True),
     Scenario("save", _old_file, ("save", "-o", "{out}/saved.tar", "app:1", "base:1"), outside=True),
@@ -221,6 +274,8 @@ SCENARIOS = [
         once=True,
     ),
     Scenario("blob put", _one_image, ("blob", "put", "{inputs}/blob")),
+    Scenario("blob rm", _pinned_blob, ("blob", "rm", sample.digest(BLOB)), once=True),
+    Scenario("init", _nothing, ("init", "--chunk-digest", "blake3", "--chunk-size", "8KiB"), once=True),
     Scenario("config set", _one_image, ("config", "set", "pack.after", "2h")),
 ]
 

@@ -19,13 +19,18 @@ from casstore.store.catalog import Catalog, Tx
 KNOWN = {"store.json", "catalog.sqlite", "epoch", "references.json", "objects", "tmp"}
 """All that lies in STORE while nobody works on it."""
 
+USUAL = ("sha256", 16 << 10)
+"""How chunks are named, and bytes of one on average, where nobody chose."""
+
 Rows = list[tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Tags, pins, former tags, settings and lines of `images`; and every blob that they lead to, read back."""
+    """What chunks are like; tags, pins, former tags, settings and lines of `images`; and every blob that they lead to,
+    read back."""
 
+    choices: tuple[str, int]
     tags: Rows
     pins: Rows
     history: Rows
@@ -35,8 +40,8 @@ class Seen:
 
     @classmethod
     def nothing(cls) -> Seen:
-        """An empty store, or none."""
-        return cls([], [], [], [], [], {})
+        """An empty store, or none, which becomes one with the usual choices."""
+        return cls(USUAL, [], [], [], [], [], {})
 
     def differs(self, other: Seen) -> str:
         """In what; "" where not."""
@@ -70,6 +75,7 @@ def look(root: Path, volatile: Sequence[str] = ()) -> Seen:
                 )
             ]
             held = {digest for target in targets for digest in closure(tx, target)}
+        choices = (store._site.file.chunk_digest, store._site.file.cutter.average)
         blobs = {}
         for digest in sorted(held):
             sha, size = hashlib.sha256(), 0
@@ -83,7 +89,7 @@ def look(root: Path, volatile: Sequence[str] = ()) -> Seen:
                 raise Unsound(f"{digest} reads back as {sha.hexdigest()}")
             if digest not in changing:
                 blobs[str(digest)] = size
-    return Seen(*seen, blobs=blobs)
+    return Seen(choices, *seen, blobs=blobs)
 
 
 def _changing(tx: Tx, volatile: Sequence[str]) -> set[Digest]:

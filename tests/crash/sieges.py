@@ -80,6 +80,8 @@ class Rehearsal:
     out_before: dict[str, str]
     out_after: dict[str, str]
     command: tuple[str, ...]
+    disk: Disk
+    """What the commands that prepared the store had made durable by their end."""
 
     def points(self, siege: str, spread: int = 1, seeds: int = 1) -> Iterator[Point]:
         """All points of a siege; of the writes every `spread`-th. `seeds`: random mixtures per call of "power"."""
@@ -102,7 +104,7 @@ class Rehearsal:
 
     def _outages(self, spared: set[int], seeds: int) -> Iterator[Point]:
         """The power goes out before each call, and after the last; no two points leave the same."""
-        known = Disk(self.run, self.place.here)
+        known = self.disk.copy(self.run)
         found: set[bytes] = set()
         for call in [*self.calls, None]:
             number, what = (len(self.calls) + 1, "after its end") if call is None else (call.number, self._what(call))
@@ -121,13 +123,19 @@ class Rehearsal:
 
 
 def rehearse(scenario: Scenario, base: Path, command: tuple[str, ...] = ()) -> Rehearsal:
-    """Prepare a scenario in the folder `base` and run it untouched. `command`: what to run instead of casstore."""
-    command = command or scenario.command
-    place = Place(base / "in", base / "whole")
+    """Prepare a scenario in the folder `base` and run it untouched. `command`: what to run instead, as a process of its
+    own; else casstore runs in a fork."""
+    place = Place(base / "in", base / "whole", traced=True)
     for folder in (place.inputs, place.store, place.out):
         folder.mkdir(parents=True)
     scenario.prepare(place)
-    before = Seen.nothing() if scenario.broken else seen.look(place.store, scenario.volatile)
+    known = place.disk or Disk(place.here, place.here)
+    # Whoever looks may leave traces too: at a copy.
+    before = Seen.nothing()
+    if not scenario.broken:
+        looked = place.copy(base / "looked")
+        before = seen.look(looked.store, scenario.volatile)
+        shutil.rmtree(looked.here)
     played = place.copy(base / "run")
     ran = play(scenario, played, command, record=True)
     if ran.code != 0:
@@ -140,8 +148,9 @@ def rehearse(scenario: Scenario, base: Path, command: tuple[str, ...] = ()) -> R
         raise AssertionError(f"{scenario.name}: untouched, it leaves {wrong}")
     weight = seen.weigh(played.store)
     shutil.rmtree(played.here)
+    place = Place(place.inputs, place.here)
     return Rehearsal(
-        scenario, place, played.here, before, after, ran.calls, weight, _files(place.out), out_after, command
+        scenario, place, played.here, before, after, ran.calls, weight, _files(place.out), out_after, command, known
     )
 
 
@@ -165,13 +174,26 @@ def play(
         grows = call.kind in GROWS or what.value != errno.ENOSPC
         return what if lasting and call.number > number and grows else None
 
-    argv = [*command, "--quiet", "--store", str(place.store), *place.filled(scenario.argv)]
+    argv = ["--quiet", "--store", str(place.store), *place.filled(scenario.argv)]
     stdin = None if scenario.stdin is None else _pipe(place.inputs / scenario.stdin)
     try:
-        return tracing.run(argv, roots=[place.here], decide=decide, record=record, stdin=stdin, environment=ENVIRONMENT)
+        return tracing.run(
+            [*command, *argv] if command else lambda: _patched(scenario.patch, argv),
+            roots=[place.here],
+            decide=decide,
+            record=record,
+            stdin=stdin,
+            environment=ENVIRONMENT,
+        )
     finally:
         if stdin is not None:
             os.close(stdin)
+
+
+def _patched(patch: str, argv: Sequence[str]) -> int:
+    """A command in a fork: the interpreter and its modules are there already, which saves most of a point's time."""
+    exec(patch, {})
+    return cli.run(argv)
 
 
 def _pipe(path: Path) -> int:

@@ -17,10 +17,11 @@ import struct
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
@@ -54,8 +55,13 @@ _NUMBERS = {
     316: "renameat2",
 }
 _FORBIDDEN = {20: "writev", 40: "sendfile", 76: "truncate", 85: "creat", 285: "fallocate", 296: "pwritev"}
-_FORBIDDEN |= {326: "copy_file_range", 328: "pwritev2", 275: "splice"}
-_OPENAT = 257
+_FORBIDDEN |= {326: "copy_file_range", 328: "pwritev2", 275: "splice", 2: "open", 88: "symlink", 266: "symlinkat"}
+_FORBIDDEN |= {9: "mmap", 425: "io_uring_setup", 437: "openat2"}
+_MMAP, _OPENAT = 9, 257
+_O_TMPFILE = 0o20000000
+_MAKES = os.O_CREAT | os.O_TRUNC | _O_TMPFILE
+_SHARED_MEMORY = b"-shm"
+"""Of files with this ending mapped memory is changed: it does not outlive the processes that share it."""
 
 _RAX, _RDX, _RSI, _RDI, _ORIG_RAX, _R10, _R8 = 10, 12, 13, 14, 15, 7, 9
 
@@ -110,8 +116,12 @@ def unavailable() -> str:
     return "" if ran.code == 0 else "ptrace does not work here"
 
 
+Command: TypeAlias = "Sequence[str] | Callable[[], int]"
+"""What to run: argv, or a function, which is run in a fork of this process and returns the exit code."""
+
+
 def run(
-    argv: Sequence[str],
+    command: Command,
     *,
     roots: Sequence[Path],
     decide: Callable[[Call], Strike | None] = lambda call: None,
@@ -125,7 +135,7 @@ def run(
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         files = [stdin, out.fileno(), err.fileno()]
         tracer = _Tracer([os.fsencode(os.path.realpath(root)) for root in roots], decide, record)
-        ran = tracer.run(argv, files, dict(os.environ if environment is None else environment), timeout)
+        ran = tracer.run(command, files, dict(os.environ if environment is None else environment), timeout)
         out.seek(0)
         err.seek(0)
         ran.out, ran.err = out.read(), err.read()
@@ -142,11 +152,11 @@ class _Tracer:
         self._pid = 0
         self._memory = -1
 
-    def run(self, argv: Sequence[str], files: Sequence[int | None], environment: dict[str, str], timeout: float) -> Run:
+    def run(self, command: Command, files: Sequence[int | None], environment: dict[str, str], timeout: float) -> Run:
         filter_, program = _filter()
         pid = self._pid = os.fork()
         if not pid:
-            _child(argv, files, environment, program)
+            _child(command, files, environment, program)
         expired = threading.Event()
 
         def expire() -> None:
@@ -157,6 +167,7 @@ class _Tracer:
         watchdog = threading.Timer(timeout, expire)
         try:
             os.waitpid(pid, 0)
+            self._open_memory()
             _ptrace(_SETOPTIONS, pid, _OPTIONS)
             _ptrace(_CONT, pid, 0)
             watchdog.start()
@@ -193,9 +204,7 @@ class _Tracer:
         event, sig = status >> 16, os.WSTOPSIG(status)
         passed = 0
         if event == _EVENT_EXEC:
-            if self._memory >= 0:
-                os.close(self._memory)
-            self._memory = os.open(f"/proc/{self._pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+            self._open_memory()
         elif event == _EVENT_SECCOMP:
             self._call(tid)
             return
@@ -250,6 +259,11 @@ class _Tracer:
                 return
             _ptrace(_CONT, tid, 0, gone=True)
 
+    def _open_memory(self) -> None:
+        if self._memory >= 0:
+            os.close(self._memory)
+        self._memory = os.open(f"/proc/{self._pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+
     # -- what a call means
 
     def _understand(self, tid: int, regs: list[int]) -> Call | None:
@@ -257,10 +271,7 @@ class _Tracer:
         args = [regs[_RDI], regs[_RSI], regs[_RDX], regs[_R10], regs[_R8]]
         name = _NUMBERS.get(number, "")
         if number in _FORBIDDEN:
-            fd = args[1] if number in (275, 326) else args[0]
-            where = self._string(args[0]) if number in (76, 85) else self._open_file(tid, fd)
-            if self._ours(where):
-                raise NotImplementedError(f"the tracer does not know what {_FORBIDDEN[number]} does to {where!r}")
+            self._forbidden(tid, number, args)
             return None
         if name in ("write", "pwrite64", "fsync", "fdatasync", "ftruncate"):
             path = self._open_file(tid, args[0])
@@ -275,6 +286,31 @@ class _Tracer:
             return Call(0, name, "write", os.fsdecode(path), offset=offset, length=args[2], data=data)
         return self._name_call(tid, name, args)
 
+    def _forbidden(self, tid: int, number: int, args: list[int]) -> None:
+        """A call that would change a file unseen ends the run; on other files, or for reading, it may be made."""
+        name = _FORBIDDEN[number]
+        if name == "open" and not args[1] & _MAKES:
+            return
+        match name:
+            case "io_uring_setup":
+                where = self._roots[0]
+            case "truncate" | "creat" | "open":
+                where = os.fsencode(self._path(tid, None, args[0]))
+            case "symlink":
+                where = os.fsencode(self._path(tid, None, args[1]))
+            case "symlinkat":
+                where = os.fsencode(self._path(tid, args[1], args[2]))
+            case "openat2":
+                where = os.fsencode(self._path(tid, args[0], args[1]))
+            case "splice" | "copy_file_range":
+                where = self._open_file(tid, args[2])
+            case "mmap":
+                where = self._open_file(tid, args[4])
+            case _:
+                where = self._open_file(tid, args[0])
+        if self._ours(where) and not (name == "mmap" and where.endswith(_SHARED_MEMORY)):
+            raise NotImplementedError(f"the tracer does not know what {name} does to {where!r}")
+
     def _name_call(self, tid: int, name: str, args: list[int]) -> Call | None:
         """Calls on names."""
         other = ""
@@ -288,6 +324,8 @@ class _Tracer:
             path = self._path(tid, None, args[0])
         if not (self._ours(os.fsencode(path)) or self._ours(os.fsencode(other))):
             return None
+        if name == "openat" and args[2] & _O_TMPFILE:
+            raise NotImplementedError(f"the tracer does not know files without a name, as here in {path}")
         kind = {"openat": "create", "unlinkat": "rmdir" if args[2] & 0x200 else "unlink"}.get(name, name)
         kind = kind.removesuffix("2").removesuffix("at")
         length = args[2] & os.O_TRUNC if kind == "create" else 0
@@ -304,6 +342,8 @@ class _Tracer:
 
     def _position(self, tid: int, fd: int) -> int:
         text = Path(f"/proc/{tid}/fdinfo/{fd}").read_text()
+        if int(text.split("flags:")[1].split()[0], 8) & os.O_APPEND:
+            return Path(f"/proc/{tid}/fd/{fd}").stat().st_size
         return int(text.split("pos:")[1].split()[0])
 
     def _path(self, tid: int, at: int | None, address: int) -> str:
@@ -362,19 +402,24 @@ class _Program(ctypes.Structure):
 
 
 def _filter() -> tuple[Any, _Program]:
-    """A seccomp filter: the calls above stop for the tracer (of openat only those with O_CREAT), all others run at
-    full speed."""
+    """A seccomp filter: the calls above stop for the tracer (of openat only those that make or empty a file, of mmap
+    only those that share writable memory), all others run at full speed."""
     load, equal, some, give = 0x20, 0x15, 0x45, 0x06
     stop, allow = 0x7FF00000, 0x7FFF0000
-    numbers = [n for n in (*_NUMBERS, *_FORBIDDEN) if n != _OPENAT]
-    # load nr · one test each · openat: load flags, test · allow · stop
+    numbers = [n for n in (*_NUMBERS, *_FORBIDDEN) if n not in (_OPENAT, _MMAP)]
+    # load nr · one test each · openat: load flags, test · mmap: load protection, test, load flags, test · allow · stop
     code = [(load, 0, 0, 0)]
     for at, number in enumerate(numbers):
-        code.append((equal, len(numbers) - at + 3, 0, number))
+        code.append((equal, len(numbers) - at + 8, 0, number))
     code += [
         (equal, 0, 2, _OPENAT),
         (load, 0, 0, 32),
-        (some, 1, 0, os.O_CREAT),
+        (some, 6, 5, _MAKES),
+        (equal, 0, 4, _MMAP),
+        (load, 0, 0, 32),
+        (some, 0, 2, 0x2),  # PROT_WRITE
+        (load, 0, 0, 40),
+        (some, 1, 0, 0x1),  # MAP_SHARED
         (give, 0, 0, allow),
         (give, 0, 0, stop),
     ]
@@ -382,8 +427,9 @@ def _filter() -> tuple[Any, _Program]:
     return packed, _Program(len(code), ctypes.addressof(packed))
 
 
-def _child(argv: Sequence[str], files: Sequence[int | None], environment: dict[str, str], program: _Program) -> None:
-    """After the fork: everything up to exec. Never returns."""
+def _child(command: Command, files: Sequence[int | None], environment: dict[str, str], program: _Program) -> None:
+    """After the fork: everything up to exec, or to the function's end. Never returns."""
+    code = 127
     try:
         os.setpgid(0, 0)
         null = os.open(os.devnull, os.O_RDWR)
@@ -393,8 +439,24 @@ def _child(argv: Sequence[str], files: Sequence[int | None], environment: dict[s
         os.kill(os.getpid(), signal.SIGSTOP)
         for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
+        if callable(command):  # Python ignores or handles these
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for number in (signal.SIGPIPE, signal.SIGXFSZ):
+                signal.signal(number, signal.SIG_IGN)
+            sys.stdin, sys.stdout, sys.stderr = (open(fd, mode) for fd, mode in enumerate("rww"))  # noqa: SIM115
+            os.environ.clear()
+            os.environ.update(environment)
         if _libc.prctl(38, 1, 0, 0, 0) or _libc.prctl(22, 2, ctypes.byref(program), 0, 0):
             os._exit(126)
-        os.execve(argv[0], list(argv), environment)
+        if callable(command):
+            code = 70
+            code = command()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        else:
+            os.execve(command[0], list(command), environment)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
     finally:
-        os._exit(127)
+        os._exit(code)
