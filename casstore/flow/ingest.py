@@ -25,7 +25,7 @@ from ..format.pack import Record, RecordKind
 from ..kernels import table
 from ..model import U8, U32, U64, Buffer, ChunkList, Mask, NewBlob, Place, Progress, Recipe, Used
 from ..store import protocol, query
-from ..store.index import IndexSet, encode_segment
+from ..store.index import IndexSet, Tables, encode_segment
 from ..store.objects import Staged, index_key, pack_key
 from ..store.packs import PackShelf, write_metadata_pack
 from ..store.protocol import NewObject
@@ -92,7 +92,8 @@ class Ingest:
         self._progress = progress
         self._workers = workers or len(os.sched_getaffinity(0))
         with volume.catalog.read() as tx:
-            self._index = IndexSet(volume.objects, protocol.live_segments(tx))
+            tables = Tables(volume.objects, self._spoilt)
+            self._index = IndexSet(volume.objects, protocol.live_segments(tx), tables)
         self._map = table.ChunkMap()
         self._lock = threading.Lock()
         self._shelf = PackShelf(volume.objects, lease, self._begin, chunk_digest=volume.file.chunk_digest)
@@ -216,6 +217,10 @@ class Ingest:
             seen = protocol.name_objects(self._volume.catalog, self._lease, keys.values())
             self._verdict.update((n, key in seen) for n, key in keys.items())
         return np.array([self._verdict[int(n)] for n in numbers], np.bool_)
+
+    def _spoilt(self, key: str) -> None:
+        # A pack that cannot be read answers "missing" from now on, as when a reader finds it.
+        protocol.mark_damaged(self._volume.catalog, keys=[key])
 
     # -- finishing
 
