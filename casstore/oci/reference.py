@@ -86,12 +86,13 @@ class Reference:
 
 
 def familiar_repository(repository: str) -> str:
-    """`docker.io/library/busybox` → `busybox`, `docker.io/a/b` → `a/b`; others unchanged."""
+    """`docker.io/library/busybox` → `busybox`, `docker.io/a/b` → `a/b`; others unchanged, and those too that would
+    then be read as something else (`docker.io/localhost/a`)."""
     domain, _, path = repository.partition("/")
-    if domain != DEFAULT_DOMAIN:
+    if domain != DEFAULT_DOMAIN or _names_domain(path):
         return repository
     short = path.removeprefix(_OFFICIAL)
-    return path if "/" in short else short
+    return path if "/" in short or _IDENTIFIER.fullmatch(short) else short
 
 
 def parse(text: str) -> Reference:
@@ -166,16 +167,20 @@ def _parse(text: str) -> tuple[str, Reference | None]:
 
 
 def _split_domain(text: str) -> tuple[str, str]:
-    first, slash, rest = text.partition("/")
-    if not slash or not (first == "localhost" or "." in first or ":" in first):
-        domain, rest = DEFAULT_DOMAIN, text
+    if _names_domain(text):
+        domain, _, rest = text.partition("/")
     else:
-        domain = first
+        domain, rest = DEFAULT_DOMAIN, text
     if domain == _LEGACY_DOMAIN:
         domain = DEFAULT_DOMAIN
     if domain == DEFAULT_DOMAIN and "/" not in rest:
         rest = _OFFICIAL + rest
     return domain, rest
+
+
+def _names_domain(text: str) -> bool:
+    first, slash, _ = text.partition("/")
+    return slash != "" and (first == "localhost" or "." in first or ":" in first)
 
 
 def _invalid(problem: str, text: str) -> InvalidReference:

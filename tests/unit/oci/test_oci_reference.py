@@ -40,6 +40,9 @@ DIGEST = f"sha256:{HEX}"
         ("Example.COM/x", "Example.COM", "x", "Example.COM/x"),
         ("a__b", "docker.io", "library/a__b", "a__b"),
         ("a---b.c_d", "docker.io", "library/a---b.c_d", "a---b.c_d"),
+        ("docker.io/localhost/x", "docker.io", "localhost/x", "docker.io/localhost/x"),
+        ("docker.io/a.b/c", "docker.io", "a.b/c", "docker.io/a.b/c"),
+        (f"library/{HEX}", "docker.io", f"library/{HEX}", f"library/{HEX}"),
     ],
 )
 def test_names_are_normalised(text: str, domain: str, path: str, familiar: str) -> None:
