@@ -6,6 +6,7 @@ and so is a key that differs from a known one only in case, which some readers w
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from itertools import accumulate
@@ -67,11 +68,16 @@ def decode(kind: type[T], data: bytes, limit: int, what: str) -> T:
 
 def convert(kind: type[T], value: Any, what: str) -> T:
     """A parsed document as a value of `kind`; BadInput where the shape or a key differs."""
-    _refuse_folded(msgspec.inspect.type_info(kind), value, what)
+    _refuse_folded(_shape(kind), value, what)
     try:
         return msgspec.convert(value, kind)
     except (msgspec.ValidationError, UnicodeEncodeError, OverflowError) as error:
         raise BadInput(f"invalid JSON: {_go_style(str(error))}", what=what) from None
+
+
+@functools.cache
+def _shape(kind: Any) -> Any:
+    return msgspec.inspect.type_info(kind)
 
 
 def encode(value: Any) -> bytes:

@@ -138,10 +138,11 @@ def _header(
 def _check(block: bytes, what: str, at: int) -> tuple[bytes, int]:
     """(type, size) of a header whose checksum holds."""
     said = _number(block[148:156])
-    plain = sum(block[:148]) + 8 * 32 + sum(block[156:])
-    signed = plain - 256 * sum(byte > 127 for byte in block[:148] + block[156:])
+    summed = block[:148] + block[156:]
+    plain = sum(summed) + 8 * 32
+    right = said == plain or said == plain - 256 * sum(byte > 127 for byte in summed)
     size = _number(block[124:136])
-    if said not in (plain, signed) or size is None or size < 0:
+    if not right or size is None or size < 0:
         raise BadInput("invalid tar header", what=what, offset=at)
     return block[156:157], size
 
