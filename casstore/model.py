@@ -123,6 +123,8 @@ class NewBlob:
     children: tuple[Digest, ...] = ()
     spot: bytes = b""
     """For loose blobs: the first 8 bytes of the BLAKE3 of each MiB, so that ranges can be checked."""
+    pack_refused: str | None = None
+    """For loose blobs: why gc is not to pack it."""
 
 
 @dataclass(frozen=True, slots=True)

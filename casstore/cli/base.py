@@ -136,6 +136,15 @@ def format_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
+def pack_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--pack, for what brings content."""
+    return click.option(
+        "--pack",
+        type=click.Choice(["now", "later", "never"]),
+        help="When to take apart into chunks what is not compressed: now (the default), in gc, or never.",
+    )(function)
+
+
 def counted(failure: click.UsageError) -> str:
     """The message of a usage error; a wrong number of arguments in docker's words."""
     message = failure.format_message().rstrip(".").replace("\n", " ")

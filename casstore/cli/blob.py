@@ -9,7 +9,7 @@ import click
 
 from ..digest import Digest
 from ..errors import UsageError
-from .base import App, Command, Group, format_option, pass_app
+from .base import App, Command, Group, format_option, pack_option, pass_app
 from .output import line, show
 from .streams import input_descriptor, write_bytes
 from .units import human_size
@@ -29,15 +29,16 @@ def blob() -> None:
 
 
 @blob.command(cls=Command)
+@pack_option
 @click.argument("source", metavar="FILE|-")
 @pass_app
-def put(app: App, source: str) -> None:
+def put(app: App, pack: str | None, source: str) -> None:
     """Keep the bytes of FILE or stdin; prints their digest.
 
     The blob is pinned: only `blob rm` lets gc take it.
     """
     given = input_descriptor() if source == "-" else source
-    line(str(app.open().blobs.put(given)))
+    line(str(app.open().blobs.put(given, pack=pack)))
 
 
 @blob.command(cls=Command)

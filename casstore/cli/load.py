@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .base import App, Command, pass_app
+from .base import App, Command, pack_option, pass_app
 from .memory import keep_freed
 from .output import line
 from .streams import input_descriptor
@@ -14,11 +14,7 @@ from .streams import input_descriptor
 @click.option("-i", "--input", "source", metavar="FILE", help="Read FILE instead of stdin.")
 @click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Take this platform of an index.")
 @click.option("--all-platforms", is_flag=True, help="Take every platform of an index.")
-@click.option(
-    "--pack",
-    type=click.Choice(["now", "later", "never"]),
-    help="When to take layers apart into chunks; by default at once where that is cheap.",
-)
+@pack_option
 @click.option("-q", "--quiet", "quiet", is_flag=True, help="Show no progress.")
 @pass_app
 def load(

@@ -71,8 +71,8 @@ class _Pending:
 
 
 class Ingest:
-    """Takes blobs for one commit. `pack`: "now" packs what is not compressed, "later" and "never" keep it loose.
-    `limit`: how far into what is compressed we look."""
+    """Takes blobs for one commit. `pack`: "now" packs what is not compressed, "later" leaves that to gc, "never"
+    forbids it to gc. `limit`: how far into what is compressed we look."""
 
     def __init__(
         self,
@@ -170,7 +170,8 @@ class Ingest:
             if blob.digest in self._loose:
                 staged.abort()
             else:
-                self._loose[blob.digest] = replace(blob, children=children), staged
+                refused = "was to stay as it came" if self._pack == "never" else None
+                self._loose[blob.digest] = replace(blob, children=children, pack_refused=refused), staged
         return Taken(blob.digest, blob.size, blob.encoding, blob.diffid, blob.content_size, blob.files_size)
 
     def take_small(self, data: bytes, media_type: str, children: tuple[Digest, ...] = ()) -> Digest:

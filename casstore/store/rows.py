@@ -71,7 +71,7 @@ def blob_columns(blob: NewBlob, loc: int) -> dict[str, Any]:
         "files_size": blob.files_size,
         "spot": blob.spot,
         "damaged": 0,
-        "pack_refused": None,
+        "pack_refused": blob.pack_refused,
     }
 
 

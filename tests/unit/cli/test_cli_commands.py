@@ -133,6 +133,8 @@ def test_debug_shows_the_traceback(casstore: Run, store: Recorder, monkeypatch: 
         (["gc", "x"], '"casstore gc" accepts no arguments'),
         (["verify"], '"casstore verify" requires exactly 1 argument ('),
         (["load", "--pack", "maybe"], "Invalid value for '--pack'"),
+        (["import", "a", "--pack", "maybe"], "Invalid value for '--pack'"),
+        (["blob", "put", "a", "--pack", "maybe"], "Invalid value for '--pack'"),
         (["load", "-i", "x", "--platform", "linux/arm64", "--all-platforms"], "exclude each other"),
         (["gc", "--grace", "soon"], 'invalid duration "soon"'),
         (["images", "-f", "nothing"], "bad format of filter (expected name=value)"),
@@ -226,8 +228,10 @@ def test_import(casstore: Run, store: Recorder) -> None:
     store.answers["import_image"] = DIGEST
     done = casstore("import", "r.tar", "base:1", "-m", "hello")
     assert done.out == f"{DIGEST}\n"
-    given = {"message": "hello", "platform": None}
+    given = {"message": "hello", "platform": None, "pack": None}
     assert store.calls == [("import_image", ("r.tar", "base:1"), given)]
+    casstore("import", "--pack", "never", "r.tar")
+    assert store.calls[1] == ("import_image", ("r.tar", None), {"message": "", "platform": None, "pack": "never"})
 
 
 # images, tag, rmi
@@ -302,8 +306,10 @@ def test_rmi_by_force_still_fails_on_a_conflict(casstore: Run, store: Recorder) 
 def test_blob_put_and_rm(casstore: Run, store: Recorder) -> None:
     store.answers["blobs.put"] = Digest.parse(DIGEST)
     assert casstore("blob", "put", "file").out == f"{DIGEST}\n"
+    assert casstore("blob", "put", "--pack", "later", "file").out == f"{DIGEST}\n"
+    assert store.calls == [("blobs.put", ("file",), {"pack": pack}) for pack in (None, "later")]
     assert casstore("blob", "rm", DIGEST).out == f"{DIGEST}\n"
-    assert store.calls[1] == ("blobs.rm", ([Digest.parse(DIGEST)],), {})
+    assert store.calls[2] == ("blobs.rm", ([Digest.parse(DIGEST)],), {})
     done = casstore("blob", "rm", "sha256:../../x")
     assert (done.code, done.out) == (1, "")
 

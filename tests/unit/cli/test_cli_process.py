@@ -19,7 +19,7 @@ STORE = textwrap.dedent("""
     class Store:
         class blobs:
             @staticmethod
-            def put(source):
+            def put(source, *, pack):
                 if source == "late":
                     Store.decided()
                     print("ready", flush=True)

@@ -184,6 +184,36 @@ def test_import(run_in: Run, tmp_path: Path, layer: bytes) -> None:
     assert run_in("blob", "cat", f"sha256:{hashlib.sha256(layer).hexdigest()}", "--range", "0-1").code == 0
 
 
+@pytest.mark.parametrize(
+    ("pack", "states"),
+    [
+        ((), ("packed", "packed")),
+        (("--pack", "now"), ("packed", "packed")),
+        (("--pack", "later"), ("loose", "packed")),
+        (("--pack", "never"), ("loose", "loose")),
+    ],
+)
+@pytest.mark.parametrize("verb", ["load", "import", "put"])
+def test_when_to_pack(
+    run_in: Run, tmp_path: Path, layer: bytes, verb: str, pack: tuple[str, ...], states: tuple[str, str]
+) -> None:
+    """What it is kept as at first, and after gc; its bytes are there either way."""
+    source = tmp_path / "layer.tar"
+    source.write_bytes(layer)
+    docker_archive(tmp_path / "in.tar", "a:1", layer)
+    calls = {
+        "load": ("load", "-i", str(tmp_path / "in.tar")),
+        "import": ("import", str(source), "a:1"),
+        "put": ("blob", "put", str(source)),
+    }
+    run_in(*calls[verb], *pack)
+    digest = f"sha256:{hashlib.sha256(layer).hexdigest()}"
+    for state in states:
+        assert run_in("blob", "inspect", digest, "--format", "{{.State}}").out == f"{state}\n"
+        run_in("gc", "--grace", "0")
+    assert "No problems found" in run_in("check", "--read-data").out
+
+
 def test_settings_and_choices(run_in: Run, tmp_path: Path) -> None:
     run_in("config", "set", "pack.budget", "5m")
     assert run_in("config", "get", "pack.budget").out == "5m\n"
