@@ -9,7 +9,7 @@ import hashlib
 import re
 from typing import Any, NamedTuple, Self
 
-from .errors import DigestMismatch, InvalidReference
+from .errors import Damaged, DigestMismatch, InvalidReference
 
 _SIZES = {"sha256": 32, "sha512": 64}
 _TEXT = re.compile(r"(sha256):([0-9a-f]{64})|(sha512):([0-9a-f]{128})")
@@ -42,8 +42,10 @@ class Digest(NamedTuple):
 
     @classmethod
     def unpack(cls, stored: bytes) -> Self:
-        """From the form kept in the catalog: the raw bytes, whose length tells the algorithm."""
-        return cls("sha512" if len(stored) == 64 else "sha256", bytes(stored))
+        """From the form kept in the catalog: the raw bytes, whose length tells the algorithm. Damaged: it is none."""
+        if not isinstance(stored, bytes) or len(stored) not in (32, 64):
+            raise Damaged("what should be a digest is none", what="catalog.sqlite", hint="run casstore check --repair")
+        return cls("sha512" if len(stored) == 64 else "sha256", stored)
 
     @property
     def hex(self) -> str:

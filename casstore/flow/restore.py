@@ -327,7 +327,7 @@ class BlobReader:
         place = self.info.place
         if place.state == "inline":
             data = self._volume.packs.record(self.info.digest, place)
-            if check and Digest.of(data, self.info.digest.algorithm) != self.info.digest:
+            if check and (len(data) != self.size or Digest.of(data, self.info.digest.algorithm) != self.info.digest):
                 raise Damaged("the stored bytes do not have the blob's digest", what=str(self.info.digest))
             yield memoryview(data)[start:stop]
         elif place.state == "loose":
@@ -336,8 +336,14 @@ class BlobReader:
             yield from self._windows(start, stop, check=check, ahead=ahead)
 
     def _loose(self, start: int, stop: int, *, check: bool) -> Iterator[memoryview]:
-        reader = self._volume.objects.open(self.info.place.key)
+        place = self.info.place
+        reader = self._volume.objects.open(place.key)
         try:
+            # The size is the catalog's word; were it too small, a range would end early.
+            if reader.size != self.size or len(self.info.spot) != -(-self.size // SPOT_SPAN) * SPOT_SIZE:
+                raise Damaged(
+                    f"the file has {reader.size} bytes instead of {self.size}", what=place.key, offset=reader.size
+                )
             first = start // SPOT_SPAN * SPOT_SPAN
             for at in range(first, stop, SPOT_SPAN):
                 piece = reader.pread(at, min(SPOT_SPAN, self.size - at))

@@ -5,7 +5,7 @@ Each thread has a connection of its own. What the transactions may do is the bus
 `collector`.
 
 STORE/epoch holds the random word that the catalog holds too. A catalog restored from a backup has an older
-one: the collector then deletes nothing (see `collector.turn_epoch`).
+one: the collector then deletes nothing (see `epoch.turn_epoch`).
 """
 
 from __future__ import annotations
@@ -28,13 +28,19 @@ import apsw
 
 from ..errors import CasstoreError, Damaged, OutOfSpace, ReadOnlyStore, StoreUnusable
 from . import schema
-from .objects import replace_file, sync_folder, translate
+from .disk import replace_file, sync_folder, translate
 
 BUSY_SECONDS = 60.0
 CHECKPOINT_PAGES = 2000
 """The log is copied back into the database when it is longer than this (4 KiB pages)."""
 
 Values = Sequence[Any]
+_MISREAD = (UnicodeDecodeError, TypeError, ValueError, OverflowError)
+"""What a damaged page can lead to: SQLite hands out whatever the bytes of a row say, in any type."""
+
+
+# A statement that does not fit the tables (SQLError): their definitions are damaged.
+_CORRUPT = (apsw.CorruptError, apsw.NotADBError, apsw.ConstraintError, apsw.SQLError, apsw.MismatchError)
 
 
 class Tx:
@@ -115,8 +121,8 @@ def _translate(error: apsw.Error, what: str) -> CasstoreError:
         return ReadOnlyStore(what)
     if isinstance(error, apsw.BusyError | apsw.LockedError):
         return StoreUnusable("the catalog stayed locked by another process", what=what)
-    if isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.ConstraintError):
-        return Damaged(f"the catalog is damaged: {error}", what=what, hint="run casstore check")
+    if isinstance(error, _CORRUPT):
+        return Damaged(f"the catalog is damaged: {error}", what=what, hint="run casstore check --repair")
     return StoreUnusable(f"the catalog cannot be used: {error}", what=what)
 
 
@@ -215,16 +221,24 @@ class Catalog:
             os.close(handle)
 
     def examine(self) -> str:
-        """What is wrong with the database itself, as SQLite tells it; "" if nothing is."""
+        """What is wrong with the database itself; "" if nothing is. What its rows say of the store is not looked at."""
         try:
             with self.read() as tx:
                 told = [str(row[0]) for row in tx.rows("PRAGMA integrity_check(4)")]
                 torn = tx.row("PRAGMA foreign_key_check")
+                if told != ["ok"]:
+                    return "; ".join(" ".join(line.split()) for line in told)
+                if torn is not None:
+                    return f"a row of {torn[0]} points at none of {torn[2]}"
+                for table, columns in schema.TEXTS.items():
+                    for _ in tx.each(f"SELECT {columns} FROM {table}"):
+                        pass
+                for table, condition in schema.PLAUSIBLE:
+                    if tx.row(f"SELECT 1 FROM {table} WHERE NOT ({condition})") is not None:
+                        return f"a row of {table} says what nobody wrote"
         except Damaged as error:
             return error.message
-        if told != ["ok"]:
-            return "; ".join(" ".join(line.split()) for line in told)
-        return "" if torn is None else f"a row of {torn[0]} points at none of {torn[2]}"
+        return ""
 
     # -- transactions
 
@@ -241,6 +255,9 @@ class Catalog:
                     connection.execute("ROLLBACK")
         except apsw.Error as error:
             raise _translate(error, str(self.path)) from error
+        except _MISREAD as error:
+            self._misread(error)
+            raise
 
     @contextmanager
     def write(self, name: str = "", *, durable: bool = True, final: bool = False) -> Iterator[WriteTx]:
@@ -276,6 +293,18 @@ class Catalog:
                     self._checkpoint(connection)
         except apsw.Error as error:
             raise _translate(error, str(self.path)) from error
+        except _MISREAD as error:
+            self._misread(error)
+            raise
+
+    def _misread(self, error: Exception) -> None:
+        """Damaged, if what a transaction stumbled over is a value that nobody wrote."""
+        if isinstance(error, UnicodeDecodeError) or self.examine():
+            raise Damaged(
+                "the catalog is damaged: a row says what nobody wrote",
+                what=str(self.path),
+                hint="run casstore check --repair",
+            ) from error
 
     def decided(self) -> None:
         """What the caller came for is about to become visible: tell `on_final`."""

@@ -11,16 +11,16 @@ The others hold the write lock for no fsync: a power loss may undo the last of t
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from ..digest import Digest
-from ..errors import Damaged
-from . import rows, rules
+from . import references, rows, rules
 from .catalog import Catalog, Tx, WriteTx
+from .epoch import foreign, turn_epoch
 from .objects import Objects
 
 HOLD = 0.005
@@ -28,7 +28,7 @@ HOLD = 0.005
 PAUSE = 0.004
 """Seconds between two transactions, so that those who wait for the lock get it."""
 FILES = 256
-"""Files unlinked between two transactions."""
+"""Files unlinked between two transactions, or looked up in one."""
 
 
 class Todo:
@@ -254,53 +254,26 @@ def gc_clean(catalog: Catalog, measured: Iterable[tuple[str, int]]) -> None:
         )
 
 
-# -- the epoch
+# -- whose files they are
 
 
-def turn_epoch(catalog: Catalog, objects: Objects) -> None:
-    """Change the random word that the catalog and STORE/epoch share: after rows say `deleting`, before their files are
-    unlinked, each time. So no backup of the catalog fits that counts on a file which is gone.
-
-    Damaged where they do not share one: the catalog is older than the files (restored from a backup), so that
-    it may name what is gone and not know what is there. Nothing may then be deleted until `check` has looked.
-    """
-    with catalog.write("turn_epoch") as tx:
-        epoch = _epoch(tx)
-        if epoch not in _epoch_file(objects):
-            raise _foreign(catalog)
-        # Both words in the file while the catalog changes: a crash between leaves them sharing one.
-        fresh = secrets.token_hex(16)
-        objects.write_file("epoch", f"{epoch}\n{fresh}\n".encode())
-        tx.run("UPDATE meta SET value = ? WHERE key = 'epoch'", (fresh,))
-    set_epoch(catalog, objects)
-
-
-def _foreign(catalog: Catalog) -> Damaged:
-    return Damaged(
-        "the catalog does not belong to the store's files; was it restored from a backup?",
-        what=str(catalog.path),
-        hint="run casstore check --repair",
-    )
-
-
-def set_epoch(catalog: Catalog, objects: Objects) -> None:
-    """Let the file hold the catalog's word: `check` found that they belong together."""
-    # Under the write lock, for another collector may be turning it.
-    with catalog.write("set_epoch") as tx:
-        objects.write_file("epoch", f"{_epoch(tx)}\n".encode())
-
-
-def epoch_matches(tx: Tx, objects: Objects) -> bool:
-    """Whether the catalog and the files belong together."""
-    return _epoch(tx) in _epoch_file(objects)
-
-
-def _epoch(tx: Tx) -> str:
-    return str(tx.value("SELECT value FROM meta WHERE key = 'epoch'"))
-
-
-def _epoch_file(objects: Objects) -> list[str]:
-    return (objects.read_file("epoch", 4096) or b"").decode("ascii", "replace").split()
+def looked_at(catalog: Catalog, objects: Objects) -> None:
+    """Damaged, unless all that the catalog says of the files is so, and all files are its own. Rule 18: one that was
+    restored from a backup may take for garbage what came since, though nothing was deleted since; the files and the
+    copy of the references tell on it."""
+    with catalog.write("looked_at") as lock:
+        if not lock.fits():
+            raise foreign(catalog)
+        if references.later(lock, objects):
+            raise foreign(catalog, f"{references.FILE} shows a later state")
+    keys = objects.keys()
+    while some := list(islice(keys, FILES)):
+        # Files first, then their rows: a row is there before its file, and goes after it.
+        with catalog.read() as tx:
+            unknown = [key for key in some if tx.row("SELECT 1 FROM object WHERE key = ?", (key,)) is None]
+        for key in unknown:
+            if objects.stat(key) is not None:
+                raise foreign(catalog, f"it does not know {key}")
 
 
 # -- plan and run
@@ -376,17 +349,18 @@ def collect(
     objects: Objects,
     *,
     grace: float = 0.0,
+    looked: bool = False,
     check: Callable[[], None] = lambda: None,
 ) -> Collected:
     """Run every row of the collector, in order, until nothing changes.
 
     Blobs younger than `grace` seconds are not retired. `check` is called between transactions and may raise,
-    to stop: any prefix of the work is a whole. Damaged: see `turn_epoch`.
+    to stop: any prefix of the work is a whole. Damaged: see `looked_at`, which a caller who comes again (`looked`) need
+    not have done twice.
     """
     result = Collected()
-    with catalog.write("epoch") as lock:
-        if not lock.fits():
-            raise _foreign(catalog)
+    if not looked:
+        looked_at(catalog, objects)
     with catalog.read() as tx:
         young = tx.now() - grace
     result.leases = len(lease_expire(catalog))

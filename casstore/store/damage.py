@@ -12,8 +12,9 @@ from ..digest import Digest
 from ..errors import Conflict
 from ..format.references import References
 from ..model import U32, BlobInfo, ImageRow
-from . import collector, protocol, query, references, rows, rules
+from . import protocol, query, references, rows, rules
 from .catalog import Catalog, Tx, WriteTx
+from .epoch import renew, set_epoch
 from .objects import Objects, check_key
 from .rows import NewObject
 
@@ -195,6 +196,26 @@ def restore_names(catalog: Catalog, copy: References, *, everything: bool) -> li
     return left
 
 
+def reset_names(catalog: Catalog, objects: Objects) -> None:
+    """Make the names those of the copy, if that shows this very state: where the two differ, the catalog is damaged."""
+    with catalog.write("reset_names") as tx:
+        copy = references.same_state(tx, objects)
+        if copy is None:
+            return
+        references.outdo(tx, copy)
+        tx.run("DELETE FROM tag")
+        tx.run("DELETE FROM pin")
+        tx.run("DELETE FROM config")
+        for repository, tag, target, created in copy.tags:
+            tx.run(
+                "INSERT INTO tag (repository, tag, target, created)"
+                " SELECT ?, ?, id, ? FROM blob WHERE digest = ? AND state = 'live'",
+                (repository, tag, created, target.raw),
+            )
+        tx.many("INSERT INTO pin (digest, name) VALUES (?, ?)", ((one.raw, name) for one, name in copy.pins))
+        tx.many("INSERT INTO config (key, value) VALUES (?, ?)", copy.settings.items())
+
+
 def is_kept(tx: Tx, digest: Digest) -> bool:
     """Does a tag, a pin or a live parent keep this blob from being collected?"""
     return (
@@ -225,8 +246,10 @@ def found_again(catalog: Catalog, objects: Objects) -> None:
     """The catalog is whole: it is the store's own from here on."""
     with catalog.write("found_again") as tx:
         tx.run("DELETE FROM meta WHERE key IN ('lost', 'unknown')")
+        renew(tx)  # what was moved into quarantine is gone: no older catalog fits any more
+    references.taken_over(objects)
     # Last: a crash before it leaves the two not fitting, and check is run again.
-    collector.set_epoch(catalog, objects)
+    set_epoch(catalog, objects)
 
 
 def why_lost(tx: Tx) -> str:

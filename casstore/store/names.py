@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from ..digest import Digest
-from ..errors import InvalidReference
+from ..errors import Damaged, InvalidReference
 from ..model import ImageRow, TagRow
 from .catalog import Tx
 
@@ -96,7 +96,13 @@ def parents(tx: Tx, digest: Digest) -> list[Digest]:
 
 
 def _image(row: tuple[Any, ...]) -> ImageRow:
-    labels = msgspec.json.decode(row[7], type=dict[str, str]) if row[7] != "{}" else {}
+    try:
+        labels = msgspec.json.decode(row[7], type=dict[str, str]) if row[7] != "{}" else {}
+    except (msgspec.MsgspecError, TypeError):
+        labels = None
+    whole = all(isinstance(row[at], str) for at in (2, 4, 5, 6, 8)) and isinstance(row[3], int)
+    if labels is None or not whole:
+        raise Damaged("an image's row is damaged", what="catalog.sqlite", hint="run casstore check --repair")
     return ImageRow(
         Digest.unpack(row[0]), Digest.unpack(row[1]), row[2], row[3], row[4], row[5], row[6], labels, row[8]
     )

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import secrets
@@ -27,16 +26,15 @@ from typing import Self
 
 from ..digest import Digest
 from ..errors import (
-    CasstoreError,
     Damaged,
     LeaseLost,
     NotFound,
-    OutOfSpace,
     ReadOnlyStore,
     StoreUnusable,
     UsageError,
 )
 from ..model import Buffer
+from .disk import PIECE, replace_file, sync_folder, translate, write_all
 
 _KEY = re.compile(
     # "put": the digest was not known when the object was begun, the name is random
@@ -46,13 +44,16 @@ _KEY = re.compile(
     r"|index/[0-9a-f]{32}"
 )
 _NAME = re.compile(r"[a-z][a-z.]{0,31}")
-_PIECE = 1 << 30
-"""Linux moves at most 2 GiB - 4 KiB in one read or write."""
+
+
+def loose_prefix(digest: Digest) -> str:
+    """How the keys of a blob kept verbatim begin."""
+    return f"blobs/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}."
 
 
 def loose_key(digest: Digest) -> str:
     """A fresh key for a blob kept verbatim."""
-    return f"blobs/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}.{secrets.token_hex(4)}"
+    return loose_prefix(digest) + secrets.token_hex(4)
 
 
 def pack_key(pack_id: bytes) -> str:
@@ -77,71 +78,6 @@ def check_key(key: str) -> str:
     if not _KEY.fullmatch(key):
         raise UsageError("not an object key", what=repr(key[:200]))
     return key
-
-
-def translate(error: OSError, what: str) -> CasstoreError:
-    """The error of this project that says what an OSError under STORE means."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return OutOfSpace("no space left", what=what)
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return ReadOnlyStore(what)
-    return StoreUnusable(error.strerror or "input/output error", what=what)
-
-
-def sync_folder(path: Path) -> None:
-    """fsync a folder: what was created in, renamed into or unlinked from it is then durable."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Write a small file durably and atomically: readers see the old content or the new, never a part."""
-    temp = path.with_name(f".{path.name}.new")
-    try:
-        handle = _open_locked(temp, mode)
-        try:
-            _write_all(handle, data)
-            os.fsync(handle)
-            temp.rename(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temp.unlink()
-            raise
-        finally:
-            os.close(handle)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise translate(error, str(path)) from error
-
-
-def _open_locked(path: Path, mode: int) -> int:
-    """An empty file that no other process writes to meanwhile. Its name is always the same: what a killed process left
-    there is taken by the next one, and nothing piles up."""
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            # Whoever had it may have given it its final name since we opened it.
-            if os.path.samestat(os.fstat(handle), path.stat(follow_symlinks=False)):
-                os.ftruncate(handle, 0)
-                return handle
-        except FileNotFoundError:
-            pass
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)
-
-
-def _write_all(handle: int, data: Buffer) -> int:
-    view = memoryview(data).cast("B")
-    done = 0
-    while done < len(view):
-        done += os.write(handle, view[done : done + _PIECE])
-    return done
 
 
 class Staged:
@@ -170,7 +106,7 @@ class Staged:
         """Append all of `data`; returns the offset (bytes) where it begins."""
         offset = self.size
         try:
-            self.size += _write_all(self._handle, data)
+            self.size += write_all(self._handle, data)
         except OSError as error:
             raise translate(error, self.key or str(self.path)) from error
         return offset
@@ -255,13 +191,13 @@ def _pread(handle: int, what: str, size: int, offset: int, length: int) -> bytes
     if offset < 0 or length < 0 or offset + length > size:
         raise Damaged("object ends early", what=what, offset=size, hint="run casstore check")
     try:
-        data = os.pread(handle, min(length, _PIECE), offset)
+        data = os.pread(handle, min(length, PIECE), offset)
         if len(data) == length:
             return data
         parts = [data]
         got = len(data)
         while got < length and parts[-1]:
-            parts.append(os.pread(handle, min(length - got, _PIECE), offset + got))
+            parts.append(os.pread(handle, min(length - got, PIECE), offset + got))
             got += len(parts[-1])
     except OSError as error:
         raise Damaged(error.strerror or "cannot read", what=what, offset=offset, hint="run casstore check") from error
@@ -395,19 +331,25 @@ class Objects:
         except OSError as error:
             raise StoreUnusable(error.strerror or "cannot stat", what=key) from error
 
-    def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
-        """(key, bytes) of every published object whose key begins with `prefix`, in no order."""
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """The key of every published object that begins with `prefix`, in no order."""
         for kind in ("blobs", "packs", "index"):
             if not (kind.startswith(prefix) or prefix.startswith(kind)):
                 continue
-            for folder, _, names in os.walk(self._objects / kind):
+            inner = prefix.rpartition("/")[0] if prefix.startswith(kind) else kind
+            for folder, _, names in os.walk(self._objects / (inner or kind)):
                 where = Path(folder).relative_to(self._objects).as_posix()
                 for name in names:
                     key = f"{where}/{name}"
                     if key.startswith(prefix) and _KEY.fullmatch(key):
-                        size = self.stat(key)
-                        if size is not None:
-                            yield key, size
+                        yield key
+
+    def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        """(key, bytes) of every published object whose key begins with `prefix`, in no order."""
+        for key in self.keys(prefix):
+            size = self.stat(key)
+            if size is not None:
+                yield key, size
 
     def delete(self, keys: Iterable[str]) -> None:
         """Unlink (a missing file is fine), then fsync the folders: the caller may drop the rows (rule 13)."""
@@ -440,6 +382,20 @@ class Objects:
         except OSError as error:
             raise translate(error, key) from error
         self._sync([source.parent, target.parent])
+        return True
+
+    def quarantine_file(self, name: str) -> bool:
+        """The same for a small file at the root (see `read_file`)."""
+        self._writable()
+        source, folder = self._named(name), self.root / "quarantine"
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            source.rename(folder / f"{source.stem}.{secrets.token_hex(4)}{source.suffix}")
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise translate(error, str(source)) from error
+        self._sync([self.root, folder])
         return True
 
     # -- small named files at the root

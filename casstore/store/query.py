@@ -33,8 +33,8 @@ def pack_intervals(intervals: U32) -> bytes:
 
 def unpack_intervals(used: bytes) -> U32:
     """The inverse of `pack_intervals`. Bytes that are none: Damaged."""
-    if len(used) % 8:
-        raise Damaged("an edge's intervals are damaged", what="catalog", hint="run casstore check --repair")
+    if not isinstance(used, bytes) or len(used) % 8:
+        raise _spoilt("an edge")
     return np.frombuffer(used, dtype="<u4").astype(np.uint32).reshape(-1, 2)
 
 
@@ -53,6 +53,8 @@ def merge_intervals(intervals: U32) -> U32:
 
 
 def _info(tx: Tx, row: tuple[Any, ...]) -> BlobInfo:
+    if not _is_blob(row):
+        raise _spoilt("a blob's row")
     uses: tuple[Used, ...] = ()
     if row[3] == "packed":
         uses = tuple(
@@ -77,10 +79,33 @@ def _info(tx: Tx, row: tuple[Any, ...]) -> BlobInfo:
     )
 
 
+def _is_blob(row: tuple[Any, ...]) -> bool:
+    """Are the columns of `_BLOB` of the types and in the bounds that were written? SQLite keeps whatever the bytes of a
+    damaged page say."""
+    numbers = [row[0], row[2], *row[5:8], row[15]]
+    numbers += [value for value in row[11:13] if value is not None]
+    return (
+        all(isinstance(value, int) and value >= 0 for value in numbers)
+        and row[3] in ("loose", "inline", "packed")
+        and all(isinstance(value, str) for value in (row[4], row[8], row[9]))
+        and isinstance(row[13], bytes)
+        and isinstance(row[14], int | float)
+    )
+
+
+def _spoilt(what: str) -> Damaged:
+    return Damaged(f"{what} is damaged", what="catalog.sqlite", hint="run casstore check --repair")
+
+
 def find_blob(tx: Tx, digest: Digest) -> BlobInfo | None:
     """A live blob, with all that it uses (rule 11: a reader counts index hits only in those packs)."""
     row = tx.row(f"{_BLOB} WHERE b.digest = ? AND b.state = 'live'", (digest.raw,))
-    return None if row is None else _info(tx, row)
+    if row is None:
+        return None
+    info = _info(tx, row)
+    if info.digest != digest:  # the index of the column points at another row
+        raise _spoilt("a blob's row")
+    return info
 
 
 def find_diffid(tx: Tx, diffid: Digest) -> list[BlobInfo]:

@@ -8,18 +8,24 @@ carries a checksum. `check --repair` reads it when the catalog is lost or is old
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 
 from ..errors import CasstoreError, Damaged
 from ..format import references as references_format
 from ..format.references import Head, References
-from . import collector, names
+from . import names
 from .catalog import Catalog, Tx, WriteTx
+from .epoch import epoch_matches
 from .objects import Objects
 
 FILE = "references.json"
+LATEST = "references.latest.json"
+"""Says which state is the latest, without its names: written where the copy itself, a large one, is left for later."""
 LOST = "references.lost.json"
-"""Where a copy goes that shows a later state than the catalog, which then is one from a backup."""
+"""Where a copy goes that shows a later state than the catalog, which then is one from a backup. It stays until `check`
+has taken it over."""
+_NUMBER = re.compile(r"[0-9]{1,18}")
 UNPACED = 1 << 20
 """A copy larger than this (bytes) is written at most every so many seconds as it has MiB."""
 
@@ -31,9 +37,13 @@ def changed(tx: WriteTx) -> None:
     tx.renamed = True
     state = _state(tx)
     objects = Objects(tx.root)
-    copy, lost = _head(objects, FILE), _head(objects, LOST)
-    if copy is not None and _later(copy, state) and (lost is None or not _later(lost, state)):
-        objects.write_file(LOST, objects.read_file(FILE, references_format.MAX_SIZE) or b"")
+    lost = _head(objects, LOST)
+    if lost is None or not _later(lost, state):
+        for name in (FILE, LATEST):
+            copy = _head(objects, name)
+            if copy is not None and _later(copy, state):
+                objects.write_file(LOST, objects.read_file(name, references_format.MAX_SIZE) or b"")
+                break
     _move(tx, state.serial + 1)
 
 
@@ -52,7 +62,8 @@ def _move(tx: WriteTx, serial: int) -> None:
 
 def refresh(catalog: Catalog, objects: Objects, *, now: bool = False) -> None:
     """Write the copy, if names have changed since it was written. A large one is left for later when it is young,
-    unless `now`. Failing is no harm: the copy is stale then, and the next one brings it up to date."""
+    unless `now`; that there is a later state is written all the same (rule 18). Failing is no harm: the copy is stale
+    then, and the next one brings it up to date."""
     if catalog.read_only:
         return
     with contextlib.suppress(CasstoreError):
@@ -60,30 +71,21 @@ def refresh(catalog: Catalog, objects: Objects, *, now: bool = False) -> None:
         for _ in range(4):
             with catalog.read() as tx:
                 state = _state(tx)
-                copy = _head(objects, FILE)
+                copy, latest = _head(objects, FILE), _head(objects, LATEST)
                 if not state.serial or (copy is not None and copy[:2] == state[:2]):
                     return
-                if copy is not None and _later(copy, state):
+                if any(one is not None and _later(one, state) for one in (copy, latest)):
                     return
-                if not collector.epoch_matches(tx, objects):
+                if not epoch_matches(tx, objects):
                     return
                 moment = int(tx.now())
                 data = references_format.encode(_shown(tx, state._replace(written=moment)))
             age = len(data) / UNPACED if copy is None else moment - copy.written
             if not now and len(data) > UNPACED and age < len(data) / UNPACED:
+                if latest is None or latest[:2] != state[:2]:
+                    objects.write_file(LATEST, references_format.encode(References(state, [], [], {})))
                 return
             objects.write_file(FILE, data)
-
-
-def read(objects: Objects) -> list[References]:
-    """The copies that there are and that can be read, the latest state first."""
-    found = []
-    for name in (FILE, LOST):
-        with contextlib.suppress(Damaged):
-            data = objects.read_file(name, references_format.MAX_SIZE)
-            if data is not None:
-                found.append(references_format.decode(data, name))
-    return sorted(found, key=lambda one: -one.head.serial)
 
 
 def problem(objects: Objects) -> str:
@@ -97,9 +99,48 @@ def problem(objects: Objects) -> str:
     return ""
 
 
-def older(tx: Tx, copy: References) -> bool:
-    """Is the catalog of an earlier state than the copy: one from a backup?"""
-    return _later(copy.head, _state(tx))
+def to_take(tx: Tx, objects: Objects, *, everything: bool = False) -> list[References]:
+    """The copies that show what the catalog lacks, being one from a backup, or (`everything`) a new one; the latest
+    state first."""
+    state, found = _state(tx), []
+    for name in (FILE, LOST):
+        with contextlib.suppress(Damaged):
+            data = objects.read_file(name, references_format.MAX_SIZE)
+            if data is not None:
+                copy = references_format.decode(data, name)
+                if everything or name == LOST or _later(copy.head, state):
+                    found.append(copy)
+    return sorted(found, key=lambda one: -one.head.serial)
+
+
+def same_state(tx: Tx, objects: Objects) -> References | None:
+    """The copy, if it shows the very state that the catalog is in; None where it is stale, missing or damaged."""
+    state = _state(tx)
+    head = _head(objects, FILE)
+    if head is None or head[:2] != state[:2]:
+        return None
+    with contextlib.suppress(Damaged):
+        copy = references_format.decode(objects.read_file(FILE, references_format.MAX_SIZE) or b"", FILE)
+        return copy if copy.head[:2] == state[:2] else None
+    return None
+
+
+def shown(tx: Tx) -> References:
+    """What a copy of this state would show."""
+    return _shown(tx, _state(tx))
+
+
+def later(tx: Tx, objects: Objects) -> bool:
+    """Was there a later state than the catalog shows, and has `check` not looked since?"""
+    state = _state(tx)
+    heads = [_head(objects, name) for name in (FILE, LATEST)]
+    return _exists(objects, LOST) or any(head is not None and _later(head, state) for head in heads)
+
+
+def taken_over(objects: Objects) -> None:
+    """`check` has put what the copies showed into the catalog, which is the latest state from here on."""
+    for name in (LOST, LATEST):
+        objects.quarantine_file(name)
 
 
 def _later(copy: Head, state: Head) -> bool:
@@ -107,8 +148,13 @@ def _later(copy: Head, state: Head) -> bool:
 
 
 def _state(tx: Tx) -> Head:
-    serial, _, word = (tx.value("SELECT value FROM meta WHERE key = 'references'") or "0 ").partition(" ")
-    return Head(int(serial), word)
+    # What is damaged passes for the earliest: a later one is looked for in the copies then.
+    serial, _, word = str(tx.value("SELECT value FROM meta WHERE key = 'references'") or "").partition(" ")
+    return Head(int(serial) if _NUMBER.fullmatch(serial) else 0, word)
+
+
+def _exists(objects: Objects, name: str) -> bool:
+    return objects.read_file(name, 1, part=True) is not None
 
 
 def _head(objects: Objects, name: str) -> Head | None:

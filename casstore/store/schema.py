@@ -174,3 +174,47 @@ CREATE INDEX image_parent ON image (parent) WHERE parent <> '';
 
 INSERT INTO gen (one, value) VALUES (1, 0);
 """
+
+_HEX = "[0-9a-f]"
+_KEYS = {
+    "blob": [f"blobs/sha256/{_HEX * 2}/{_HEX * 64}.*", f"blobs/sha512/{_HEX * 2}/{_HEX * 128}.*"],
+    "data": [f"packs/{_HEX * 2}/{_HEX * 32}"],
+    "metadata": [f"packs/{_HEX * 2}/{_HEX * 32}"],
+    "index": [f"index/{_HEX * 32}"],
+}
+
+
+def _some_digest(column: str) -> str:
+    return f"typeof({column}) = 'blob' AND length({column}) IN (32, 64)"
+
+
+#: What is true of every row that was ever written and that SQLite does not watch over: (table, condition). A row that
+#: breaks one is damaged. `check` looks at them; readers stumble over them one by one.
+PLAUSIBLE = [
+    (
+        "object",
+        " OR ".join(f"kind = '{kind}' AND key GLOB '{form}'" for kind, forms in _KEYS.items() for form in forms),
+    ),
+    ("object", "size >= 0 AND chunk_bytes >= 0 AND damaged IN (0, 1) AND deep IN (0, 1)"),
+    ("blob", _some_digest("digest")),
+    ("blob", f"diffid IS NULL OR ({_some_digest('diffid')})"),
+    ("blob", "size >= 0 AND loc_frame >= 0 AND loc_offset >= 0 AND loc_length >= 0 AND damaged IN (0, 1)"),
+    ("blob", "(content_size IS NULL OR content_size >= 0) AND (files_size IS NULL OR files_size >= 0)"),
+    ("blob", "typeof(spot) = 'blob' AND typeof(created) IN ('real', 'integer')"),
+    ("place", "typeof(used) = 'blob' AND length(used) % 8 = 0"),
+    ("tag_history", _some_digest("target")),
+    ("pin", _some_digest("digest")),
+    ("image", f"{_some_digest('config')} AND json_valid(labels) AND json_type(labels) = 'object'"),
+]
+
+#: Columns of text, to be read once by whoever wants to know that they are text.
+TEXTS = {
+    "meta": "key, value",
+    "config": "key, value",
+    "object": "key",
+    "blob": "encoding, media_type",
+    "tag": "repository, tag",
+    "tag_history": "repository, tag",
+    "pin": "name",
+    "image": "created, os, architecture, variant, labels, parent",
+}

@@ -145,6 +145,7 @@ class _Run:
         self._progress = progress
         self._totals = totals
         self._rotten: Damaged | None = None
+        self._looked = False
 
     def run(self, began: float, hold: list[float]) -> GcReport:
         volume, totals = self._volume, self._totals
@@ -189,7 +190,11 @@ class _Run:
         return time.monotonic() < self._deadline
 
     def _collect(self) -> None:
-        done = collector.collect(self._volume.catalog, self._volume.objects, grace=self._grace, check=self._check)
+        volume = self._volume
+        done = collector.collect(
+            volume.catalog, volume.objects, grace=self._grace, looked=self._looked, check=self._check
+        )
+        self._looked = True
         self._totals.blobs_deleted += done.blobs_purged
         self._totals.objects_deleted += done.objects_deleted
         self._totals.freed_bytes += done.bytes_deleted

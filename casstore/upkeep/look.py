@@ -13,16 +13,18 @@ from ..flow.restore import BlobReader
 from ..format.index import IndexSegment, LargeSegment
 from ..format.pack import DataTable
 from ..model import BlobInfo, Progress
-from ..store import collector, damage, query, references
+from ..store import damage, query, references
 from ..store import index as store_index
 from ..store.catalog import Tx
 from ..store.damage import Rot
+from ..store.epoch import epoch_matches
 from ..store.leases import Lease
 from ..store.objects import pack_id
 from ..store.query import ObjectRow
 from ..store.volume import Volume
 from . import documents
 from .findings import CheckReport, Finding, images_of
+from .named import Difference, differences
 from .survey import Survey, survey
 
 
@@ -37,6 +39,10 @@ class Seen:
     """Does the catalog belong to the store's files?"""
     older: bool = False
     """Is the catalog of a state before the copy of the references?"""
+    copy_problem: str = ""
+    """What is wrong with that copy."""
+    names: list[Difference] = field(default_factory=list)
+    """Names that are not what their copy says, which is of the same state."""
     rots: dict[str, Rot] = field(default_factory=dict)
     """What is bad, by object."""
     surveys: dict[str, Survey] = field(default_factory=dict)
@@ -106,11 +112,13 @@ class Look:
         problem = volume.catalog.examine()
         if problem:
             self._found("error", "catalog.sqlite", f"is damaged: {problem}")
-        with volume.catalog.read() as tx:
+        # Catalog and files change together under the write lock only.
+        with volume.catalog.read() if volume.catalog.read_only else volume.catalog.write("look") as tx:
             seen.lost = damage.why_lost(tx)
-            seen.fits = collector.epoch_matches(tx, volume.objects)
-            copies = references.read(volume.objects)
-            seen.older = bool(copies) and references.older(tx, copies[0])
+            seen.fits = epoch_matches(tx, volume.objects)
+            seen.older = references.later(tx, volume.objects)
+        with volume.catalog.read() as tx:
+            seen.names = differences(tx, volume.objects)
         if seen.lost:
             self._found("error", "catalog.sqlite", f"is a new one and not filled yet: {seen.lost}")
         elif not seen.fits:
@@ -119,9 +127,12 @@ class Look:
             )
         elif seen.older:
             self._found("error", "catalog.sqlite", f"is older than {references.FILE}; was it restored from a backup?")
-        problem = references.problem(volume.objects)
-        if problem:
-            self._found("warning", references.FILE, problem)
+        seen.copy_problem = references.problem(volume.objects)
+        if seen.copy_problem:
+            severity = "error" if seen.older or seen.lost else "warning"
+            self._found(severity, references.FILE, f"{seen.copy_problem}; names have no other copy")
+        for what, problem, images in seen.names:
+            self._found("error", what, problem, images)
 
     # -- the index
 

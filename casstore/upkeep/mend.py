@@ -15,8 +15,9 @@ from ..errors import Damaged, NotFound
 from ..flow.restore import BlobReader
 from ..format.pack import DataTable, Record, RecordKind
 from ..model import BlobInfo, Progress
-from ..store import damage, protocol, query
+from ..store import damage, protocol, query, references
 from ..store.damage import Rot
+from ..store.epoch import turn_epoch
 from ..store.leases import Lease
 from ..store.packs import Pack
 from ..store.volume import Volume
@@ -68,7 +69,11 @@ class Mend:
         self._blobs()
         for digest in seen.documents:
             self._document(digest)
-        self._set_aside(seen.segments)
+        if seen.names:
+            damage.reset_names(volume.catalog, volume.objects)
+        self._set_aside(seen.segments, astray)
+        if seen.copy_problem:
+            volume.objects.quarantine_file(references.FILE)
         if astray:
             damage.found_again(volume.catalog, volume.objects)
         return built
@@ -142,7 +147,7 @@ class Mend:
             with volume.catalog.read() as tx:
                 clean = not damage.lies_in_damaged(tx, info.digest)
             if not self._reads(info):
-                other = places.elsewhere(info) if places is not None else None
+                other = places.elsewhere(info, self._stop) if places is not None else None
                 if other is not None:
                     protocol.commit(volume.catalog, self._lease.id, [other])
             elif clean:
@@ -172,15 +177,17 @@ class Mend:
 
     # -- files
 
-    def _set_aside(self, broken: Sequence[str]) -> None:
+    def _set_aside(self, broken: Sequence[str], astray: bool) -> None:
         """Move the files of what is damaged into quarantine. Blobs that still lie in them answer "missing" from then
         on; who opened a lease before the sound ones left may be reading them there yet: such a file waits."""
         volume = self._volume
         gen = damage.stamp(volume.catalog)
-        for key in broken:
-            volume.objects.quarantine(key)
         with volume.catalog.read() as tx:
             rows = [row for row in query.objects(tx) if row.damaged and row.state in ("live", "retired")]
+        if (broken or rows) and not astray:
+            turn_epoch(volume.catalog, volume.objects)
+        for key in broken:
+            volume.objects.quarantine(key)
         for row in rows:
             if row.key in self._opaque or damage.unread_since(volume.catalog, gen, self._lease.id):
                 damage.mark_rot(volume.catalog, Rot(row.key))

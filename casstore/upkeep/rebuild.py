@@ -7,6 +7,7 @@ cannot come back: leases, times, the history of tags, whether a blob was meant t
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -27,7 +28,7 @@ from ..oci.reference import familiar_repository
 from ..store import collector, damage, names, protocol, query, references
 from ..store.index import IndexSet
 from ..store.leases import Lease
-from ..store.objects import pack_key
+from ..store.objects import loose_prefix, pack_key
 from ..store.packs import Pack
 from ..store.protocol import NewObject
 from ..store.volume import Volume
@@ -201,15 +202,19 @@ class Rebuild:
 
     def _names(self, lost: str, came: set[Digest]) -> None:
         volume = self._volume
-        copies = references.read(volume.objects)
         with volume.catalog.read() as tx:
-            later = [copy for copy in copies if lost or references.older(tx, copy)]
-        for copy in later[:1]:
-            for repository, tag, target in damage.restore_names(volume.catalog, copy, everything=bool(lost)):
-                name = f"{familiar_repository(repository)}:{tag}"
-                problem = f"{target}, which it named, is lost"
-                self._result.findings.append(Finding("error", name, problem, images=(name,)))
-        held = damage.hold_nameless(volume.catalog, self._nameless(came, bool(copies)))
+            copies = references.to_take(tx, volume.objects, everything=bool(lost))
+            copied = bool(copies) or references.same_state(tx, volume.objects) is not None
+        left: dict[str, Digest] = {}
+        for copy in copies:
+            everything = bool(lost) and copy is copies[0]
+            for repository, tag, target in damage.restore_names(volume.catalog, copy, everything=everything):
+                left.setdefault(f"{familiar_repository(repository)}:{tag}", target)
+        for name, target in left.items():
+            self._result.findings.append(
+                Finding("error", name, f"{target}, which it named, is lost", images=(name,))
+            )
+        held = damage.hold_nameless(volume.catalog, self._nameless(came, copied))
         self._result.nameless = len(held)
 
     def _nameless(self, came: set[Digest], copied: bool) -> list[tuple[Digest, str]]:
@@ -257,6 +262,16 @@ def as_new(info: BlobInfo) -> NewBlob:
     )
 
 
+def reads(volume: Volume, blob: NewBlob, stop: Callable[[], None] = lambda: None) -> bool:
+    """Can all of a blob be read at its place?"""
+    try:
+        for _ in BlobReader(volume, info_of(blob)).read():
+            stop()
+    except (Damaged, NotFound):
+        return False
+    return True
+
+
 class Places:
     """Finds where the chunks of recipes lie, by the index, in packs that are live and sound."""
 
@@ -264,7 +279,10 @@ class Places:
         self._volume = volume
         with volume.catalog.read() as tx:
             self._index = IndexSet(volume.objects, protocol.live_segments(tx))
-            self._sound = {row.key for row in query.objects(tx, "data") if row.state == "live" and not row.damaged}
+            live = [row for row in query.objects(tx) if row.state == "live" and not row.damaged]
+        self._sound = {row.key for row in live}
+        self._metadata = {row.key for row in live if row.kind == "metadata"}
+        self._by_digest: dict[Digest, list[tuple[Pack, Record]]] | None = None
         self._usable = np.array([pack_key(one) in self._sound for one in self._index.packs], np.bool_)
 
     def blob_of(self, pack: Pack, record: Record) -> NewBlob | None:
@@ -291,17 +309,37 @@ class Places:
             return None
         return blob
 
-    def elsewhere(self, info: BlobInfo) -> NewBlob | None:
-        """A packed blob over other copies of its chunks than those that it uses; None where there are none."""
-        if info.place.state != "packed":
-            return None
-        try:
-            uses = self._uses(self._volume.packs.record(info.digest, info.place))
-            found = replace(info, place=replace(info.place, uses=uses))
-            BlobReader(self._volume, found)
-        except (Damaged, NotFound):
-            return None
-        return as_new(found)
+    def elsewhere(self, info: BlobInfo, stop: Callable[[], None] = lambda: None) -> NewBlob | None:
+        """A blob that cannot be read as the catalog says, as the files say: over other copies of its chunks, by a
+        record of it in any metadata pack, or verbatim in a file of its own. None where it is nowhere."""
+        if info.place.state == "packed":
+            with contextlib.suppress(Damaged, NotFound):
+                uses = self._uses(self._volume.packs.record(info.digest, info.place))
+                found = replace(info, place=replace(info.place, uses=uses))
+                BlobReader(self._volume, found)
+                return as_new(found)
+        for pack, record in self._records().get(info.digest, ()):
+            blob = self.blob_of(pack, record)
+            if blob is not None and reads(self._volume, blob, stop):
+                return blob
+        for key in self._volume.objects.keys(loose_prefix(info.digest)):
+            if key in self._sound:
+                with contextlib.suppress(DigestMismatch, Damaged, NotFound, BadInput):
+                    with self._volume.objects.open(key) as reader:
+                        blob = known_loose(RangeSource(reader), info.digest, key)
+                    return replace(blob, media_type=info.media_type)
+        return None
+
+    def _records(self) -> dict[Digest, list[tuple[Pack, Record]]]:
+        """The records of all metadata packs, by blob. Read when a blob is first looked for."""
+        if self._by_digest is None:
+            self._by_digest = {}
+            for key in sorted(self._metadata):
+                with contextlib.suppress(Damaged, NotFound):
+                    pack = self._volume.packs.pack(key)
+                    for record in pack.table.records if isinstance(pack.table, MetadataTable) else ():
+                        self._by_digest.setdefault(record.digest, []).append((pack, record))
+        return self._by_digest
 
     def _uses(self, record: bytes) -> tuple[Used, ...]:
         recipe = recipe_format.decode(record)

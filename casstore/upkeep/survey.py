@@ -44,7 +44,7 @@ class Survey:
             return Rot(self.key)
         if isinstance(self.table, DataTable):
             return Rot(self.key, intervals=_spans(self.bad) if not self.recovered else _gaps(self.table, self.bad))
-        hurt = {one.digest for one in self.table.records if not self.bad.isdisjoint(_frames_of(self.table, one))}
+        hurt = {one.digest for one in self.table.records if _is_hurt(self.table, one, self.bad)}
         return Rot(self.key, records=frozenset(hurt))
 
 
@@ -65,8 +65,12 @@ def _gaps(table: DataTable, bad: set[int]) -> U32:
     return np.stack([low, high], axis=1)[low < high].astype(np.uint32)
 
 
-def _frames_of(table: MetadataTable, record: Record) -> set[int]:
-    return {one.frame for one in pack_format.pieces(table.frames, record.frame, record.offset, record.length)}
+def _is_hurt(table: MetadataTable, record: Record, bad: set[int]) -> bool:
+    try:
+        pieces = pack_format.pieces(table.frames, record.frame, record.offset, record.length)
+    except Damaged:
+        return True  # of a recovered table: its last frames were not found
+    return not bad.isdisjoint(piece.frame for piece in pieces)
 
 
 def survey(

@@ -19,6 +19,7 @@ NATIVE = sorted(each for each in (ROOT / "_native").iterdir() if each.suffix in 
 #: Who may touch files by path, and which: everything else asks these.
 DOORS = {
     "store/objects.py": "the only door to what lies under STORE",
+    "store/disk.py": "its hinges: how bytes, files and folders become durable",
     "store/catalog.py": "SQLite opens its own file; only whether it is there is asked",
     "flow/source.py": "files that the user named, to read",
     "transport/": "archives and folders that the user named",

@@ -15,10 +15,11 @@ from toys import Toy, digest_of, spans
 from casstore.digest import Digest
 from casstore.errors import Damaged, LeaseLost, NotFound, ReadOnlyStore
 from casstore.model import ImageRow, Used
-from casstore.store import collector, names, protocol, query, rewrite, rules
+from casstore.store import collector, damage, epoch, names, protocol, query, rewrite, rules
 from casstore.store.catalog import Catalog
 from casstore.store.leases import Lease
 from casstore.store.objects import Objects, pack_key
+from casstore.store.protocol import NewObject
 from casstore.store.rewrite import Move
 
 AB = digest_of(["a", "b"])
@@ -521,9 +522,17 @@ def test_a_catalog_from_a_backup_deletes_nothing(toy: Toy) -> None:
         toy.collect()
     assert dict(toy.objects.list()) == files
     with toy.catalog.read() as tx:
-        assert not collector.epoch_matches(tx, toy.objects)
-    collector.set_epoch(toy.catalog, toy.objects)  # what check does in the end
+        assert not epoch.epoch_matches(tx, toy.objects)
+    damage.distrust(toy.catalog, toy.objects)  # what check does
+    with toy.catalog.read() as tx:
+        known = {row.key for row in query.objects(tx)}
+    lease = toy.open()
+    found = [("blob", NewObject(key, size)) for key, size in files.items() if key not in known]
+    damage.adopt(toy.catalog, lease, found)
+    damage.found_again(toy.catalog, toy.objects)
+    toy.close(lease)
     toy.collect()
+    assert dict(toy.objects.list()) == {}
 
 
 @pytest.mark.parametrize("crash", ["before the commit", "after the commit"])
@@ -538,24 +547,24 @@ def test_a_crash_while_the_epoch_turns_does_no_harm(toy: Toy, crash: str, monkey
         if crash == "before the commit":
             patch.setattr("casstore.store.catalog.WriteTx.run", fail)
         else:
-            patch.setattr(collector, "set_epoch", fail)
+            patch.setattr(epoch, "set_epoch", fail)
         with pytest.raises(Crash):
-            collector.turn_epoch(toy.catalog, toy.objects)
-    collector.turn_epoch(toy.catalog, toy.objects)
+            epoch.turn_epoch(toy.catalog, toy.objects)
+    epoch.turn_epoch(toy.catalog, toy.objects)
     with toy.catalog.read() as tx:
-        assert collector.epoch_matches(tx, toy.objects)
+        assert epoch.epoch_matches(tx, toy.objects)
 
 
 def test_collectors_turn_the_epoch_at_once(toy: Toy) -> None:
     def turn() -> None:
         for _ in range(5):
-            collector.turn_epoch(toy.catalog, toy.objects)
+            epoch.turn_epoch(toy.catalog, toy.objects)
 
     with ThreadPoolExecutor(4) as pool:
         for one in [pool.submit(turn) for _ in range(4)]:
             one.result()
     with toy.catalog.read() as tx:
-        assert collector.epoch_matches(tx, toy.objects)
+        assert epoch.epoch_matches(tx, toy.objects)
 
 
 # -- leases and read-only stores

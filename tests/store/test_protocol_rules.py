@@ -1,4 +1,4 @@
-"""The fifteen rules of PROTOCOL.md: a race for each, which nothing survives but the rule.
+"""The rules of PROTOCOL.md: a race for each, which nothing survives but the rule.
 
 Every race is run twice: with the rules as they are, nothing may be lost; with its own rule taken away
 something must be, or the race proves nothing.
@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from toys import Made, Toy, digest_of, names_of, spans
 
-from casstore.errors import CasstoreError, Conflict, LeaseLost, NotFound
+from casstore.errors import CasstoreError, Conflict, Damaged, LeaseLost, NotFound
 from casstore.model import Used
-from casstore.store import collector, protocol, query, rewrite, rows, rules
+from casstore.store import collector, protocol, query, references, rewrite, rows, rules
 from casstore.store import objects as objects_module
 from casstore.store.catalog import Catalog, Tx, WriteTx
 from casstore.store.index import encode_segment
@@ -446,6 +446,42 @@ def protocol_begin(catalog: Catalog, lease: int, chunks: tuple[str, ...]) -> Any
     return info
 
 
+# 18. A catalog that does not know the store's files, or its latest names, collects nothing.
+
+
+def restored_catalog(toy: Toy) -> list[str]:
+    """It comes from a backup, and nothing was deleted since that was taken. What was put upon the files that it knows it
+    takes for garbage: an image that got its name since; one whose chunks lay there since."""
+    named = toy.image("t", ["a"])
+    _, pack, _ = toy.packed_image("first", "b", "c")
+    toy.untag("t")
+    saved = toy.backup()
+    protocol.tag(toy.catalog, "r", "again", named)
+    references.refresh(toy.catalog, toy.objects)
+    lease = toy.open()
+    assert protocol.name_objects(toy.catalog, lease, [pack]) == {pack}
+    second = toy.packed(lease, [pack], "c")
+    toy.commit(lease, second, tag="second")
+    toy.close(lease)
+    files = {key for key, _ in toy.objects.list()}
+    bad = []
+    for told in ("names", "files"):
+        toy.restore(saved)
+        if told == "files":  # the copy of the names was not written any more
+            (toy.root / references.FILE).unlink()
+        toy.untag("first")
+        try:
+            toy.collect()
+        except Damaged as error:
+            assert error.hint and "check --repair" in error.hint
+        bad += [f"{key} is gone" for key in sorted(files - {key for key, _ in toy.objects.list()})]
+    return bad
+
+
+def without_looking(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(collector, "looked_at", lambda *_: None)
+
+
 RULES: dict[int, tuple[Race, Without]] = {
     1: (expired_reader, without_expired),
     2: (hit_on_its_way_out, without_state),
@@ -462,6 +498,7 @@ RULES: dict[int, tuple[Race, Without]] = {
     13: (power_loss_after_drop, without_fsync),
     14: (second_writer, without_choice),
     15: (clock_set_back, without_counter),
+    18: (restored_catalog, without_looking),
 }
 
 

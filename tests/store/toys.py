@@ -272,6 +272,20 @@ class Toy:
         with self.catalog.read() as tx:
             return tx.value("SELECT state FROM blob WHERE digest = ?", (digest.raw,))
 
+    # -- a backup of the catalog
+
+    def backup(self) -> bytes:
+        """The catalog as it is now."""
+        self.catalog.close()  # the last connection takes the log in
+        return self.catalog.path.read_bytes()
+
+    def restore(self, saved: bytes) -> None:
+        self.catalog.close()
+        for path in self.root.glob("catalog.sqlite*"):
+            path.unlink()
+        self.catalog.path.write_bytes(saved)
+        self.catalog = Catalog(self.root)
+
     # -- what must hold
 
     def broken(self) -> list[str]:

@@ -21,8 +21,10 @@ from casstore.errors import (
     StoreUnusable,
     UsageError,
 )
+from casstore.store import disk
 from casstore.store import objects as module
-from casstore.store.objects import Objects, check_key, index_key, loose_key, pack_id, pack_key, replace_file
+from casstore.store.disk import replace_file
+from casstore.store.objects import Objects, check_key, index_key, loose_key, pack_id, pack_key
 
 KEY = pack_key(bytes(range(16)))
 SHA512 = Digest("sha512", bytes(64))
@@ -246,7 +248,8 @@ def test_a_file_cut_under_its_reader_is_damage(objects: Objects) -> None:
 
 
 def test_large_reads_and_writes_come_in_pieces(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PIECE", 3)
+    monkeypatch.setattr(module, "PIECE", 3)
+    monkeypatch.setattr(disk, "PIECE", 3)
     put(objects, KEY, b"0123456789")
     with objects.open(KEY) as reader:
         assert reader.pread(1, 8) == b"12345678"
