@@ -6,7 +6,9 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .streams import printing
 from .template import Template, to_json
+from .units import visible
 
 #: docker's tab writer: a column is at least ten wide, and three spaces end it.
 _NARROWEST, _GAP = 10, 3
@@ -49,16 +51,5 @@ def aligned(lines: Sequence[str]) -> list[str]:
 
 def line(text: str) -> None:
     """One line (or more, where a template says so) to stdout; what a terminal might obey is made visible."""
-    print(visible(text) if sys.stdout.isatty() else text)
-
-
-def visible(text: str) -> str:
-    """Control characters as \\x1b; newlines and tabs stay."""
-    if text.isprintable():
-        return text
-    return "".join(
-        each
-        if each in "\n\t" or each.isprintable() or not (ord(each) < 32 or 127 <= ord(each) < 160)
-        else f"\\x{ord(each):02x}"
-        for each in text
-    )
+    with printing():
+        print(visible(text) if sys.stdout.isatty() else text)

@@ -18,8 +18,7 @@ from typing import Any, Self
 
 from ..errors import Interrupted
 from ..model import Progress
-from .output import visible
-from .units import human_size
+from .units import human_size, visible
 
 _FIRST, _EVERY = 5.0, 5.0
 #: A terminal sees nothing of commands that are done sooner (seconds).

@@ -7,7 +7,8 @@ import sys
 import click
 
 from .base import App, Command, pass_app
-from .output import line, visible
+from .output import line
+from .units import visible
 
 _MISSING = "No such image"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -13,12 +12,10 @@ import click
 
 from ..errors import CasstoreError, Interrupted, OutOfSpace
 from .base import counted
-from .output import visible
 from .progress import decided, stopped
 from .root import call, root
-from .streams import silence_stdout
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+from .streams import FULL, printing, silence_stdout
+from .units import visible
 
 
 def run(argv: Sequence[str]) -> int:
@@ -34,7 +31,8 @@ def run(argv: Sequence[str]) -> int:
             root.main(prog_name="casstore")  # the shell's completion, which click answers before it parses
         call(argv)
         if sys.stdout is not None:
-            sys.stdout.flush()
+            with printing():
+                sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as help_text:
         print(help_text.format_message())
         return 0
@@ -65,7 +63,7 @@ def explain(failure: BaseException) -> tuple[str, int]:
             return explain(Interrupted("interrupted"))
         case BrokenPipeError():
             return "", 1
-        case OSError() if failure.errno in _FULL:
+        case OSError() if failure.errno in FULL:
             return explain(OutOfSpace("no space left on device", what=_name(failure)))
         case OSError():
             what, why = _name(failure), (failure.strerror or str(failure)).lower()

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
-from ..errors import CasstoreError
+from ..errors import CasstoreError, OutOfSpace
+from .progress import decided
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """Around what goes to stdout: where there is no room for it, OutOfSpace tells of the output, not of the store, and
+    whether the command had done its work before it came to say so."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        hint = "what was asked for is done" if decided.is_set() else None
+        raise OutOfSpace("no space left", what="output", hint=hint) from error
 
 
 def input_descriptor() -> int:
@@ -29,12 +47,14 @@ def output_descriptor() -> int:
 
 def write_bytes(buffers: Iterable[bytes | bytearray | memoryview]) -> None:
     """Raw bytes to stdout, unbuffered; a short write (a full pipe) is carried on."""
-    sys.stdout.flush()
+    with printing():
+        sys.stdout.flush()
     descriptor = sys.stdout.fileno()
     for buffer in buffers:
         rest = memoryview(buffer).cast("B")
         while rest:
-            rest = rest[os.write(descriptor, rest) :]
+            with printing():
+                rest = rest[os.write(descriptor, rest) :]
 
 
 def silence_stdout() -> None:

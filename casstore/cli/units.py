@@ -90,3 +90,15 @@ def parse_size(text: str) -> int:
     base = 1000 if found[3] in ("b", "B") else 1024
     power = "kmg".index(found[2].lower()) + 1 if found[2] else 0
     return int(found[1]) * int(base**power)
+
+
+def visible(text: str) -> str:
+    """Control characters as \\x1b; newlines and tabs stay."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each
+        if each in "\n\t" or each.isprintable() or not (ord(each) < 32 or 127 <= ord(each) < 160)
+        else f"\\x{ord(each):02x}"
+        for each in text
+    )

@@ -3,6 +3,7 @@ right exit code, nothing changed."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -16,6 +17,7 @@ import seen
 import sieges
 import tracing
 from scenarios import CASSTORE, ENVIRONMENT, Place, named
+from seen import Seen
 from tracing import Strike
 
 
@@ -44,12 +46,12 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """A store with an image."""
+    """A store with an image and a blob."""
     top = tmp_path_factory.mktemp("faults")
     made = Place(top / "in", top / "here")
     for folder in (made.inputs, made.store, made.out):
         folder.mkdir(parents=True)
-    named("load").prepare(made)
+    named("blob rm").prepare(made)
     return made
 
 
@@ -90,6 +92,7 @@ WRITES = [
     ("config", "set", "pack.after", "2h"),
     ("gc", "--grace", "0"),
     ("check", "--repair"),
+    named("blob rm").argv,
 ]
 READS = [
     ("images",),
@@ -106,7 +109,7 @@ READS = [
 
 
 def names(argv: Sequence[str]) -> str:
-    return "-".join(one for one in argv if one[0] not in "-{/")
+    return "-".join(one for one in argv if one[0] not in "-{/" and len(one) < 20)
 
 
 # -- a file system that is full
@@ -220,7 +223,7 @@ def without_privileges() -> None:
         ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
 
 
-@pytest.mark.parametrize("argv", [WRITES[0], WRITES[4], WRITES[7], WRITES[8], READS[0], READS[2]], ids=names)
+@pytest.mark.parametrize("argv", [WRITES[0], *WRITES[4:], READS[0], READS[2]], ids=names)
 @pytest.mark.parametrize(
     ("where", "mode"),
     [("", 0), ("objects", 0), ("catalog.sqlite", 0), ("tmp", 0), ("", 0o500), ("objects/packs", 0o500), ("tmp", 0o500)],
@@ -242,8 +245,8 @@ def test_a_lost_permission(place: Place, where: str, mode: int, argv: tuple[str,
 # -- limits, pipes
 
 
-@pytest.mark.parametrize("size", [0, 4, 16, 64, 100])
-@pytest.mark.parametrize("argv", WRITES[:4], ids=names)
+@pytest.mark.parametrize("size", [0, 4, 48, 100])
+@pytest.mark.parametrize("argv", WRITES, ids=names)
 def test_a_limit_on_the_size_of_files(place: Place, argv: tuple[str, ...], size: int) -> None:
     before = seen.look(place.store)
     limit = size * 1024
@@ -264,6 +267,53 @@ def test_a_pipe_that_closes(place: Place, argv: tuple[str, ...], taken: int) -> 
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(60) == 1
+    sound(place)
+
+
+@pytest.mark.parametrize("argv", WRITES, ids=names)
+def test_nobody_reads_what_is_said(place: Place, argv: tuple[str, ...]) -> None:
+    """The command is done or it is not, and the error tells which."""
+    before = seen.look(place.store)
+    with open("/dev/full", "wb") as full:
+        done = run(place, *argv, stdout=full)
+    changed = seen.look(place.store) != before
+    if done.returncode:
+        assert done.returncode == 1
+        assert done.stderr.startswith("Error: output: no space left")
+        assert "(what was asked for is done)" in done.stderr or not changed
+    else:
+        assert done.stderr == ""
+    sound(place)
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = run(place, *argv, stdout=writer)
+    os.close(writer)
+    assert "internal error" not in done.stderr and done.stderr.count("\n") <= 1
+    sound(place)
+
+
+@pytest.mark.parametrize("how", ["full", "read-only", "forbidden"])
+@pytest.mark.parametrize("argv", [("init",), ("config", "set", "min-free", "0")], ids=names)
+def test_where_no_store_can_be_made(disk: Path, template: Place, how: str, argv: tuple[str, ...]) -> None:
+    place = Place(template.inputs, disk / "here")
+    place.here.mkdir()
+    ballast = disk / "ballast"
+    if how == "full":
+        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+    elif how == "read-only":
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    else:
+        place.here.chmod(0o500)
+    refused(run(place, *argv, preexec_fn=without_privileges), "")
+    assert seen.look(place.store) == Seen.nothing()
+    if how == "read-only":
+        subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
+    ballast.unlink(missing_ok=True)
+    place.here.chmod(0o700)
+    done = run(place, *argv)
+    assert (done.returncode, done.stderr) == (0, "")
     sound(place)
 
 

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from casstore.cli.output import aligned, show, visible
+from casstore.cli.output import aligned, show
+from casstore.cli.units import visible
 from casstore.errors import UsageError
 
 HEADERS = {"Repository": "REPOSITORY", "ID": "IMAGE ID", "Size": "SIZE"}
