@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -42,6 +43,7 @@ class Client(Protocol):
     def put(self, path: Path, pack: str) -> str: ...
     def cat(self, digest: str, start: int, end: int) -> bytes: ...
     def rm(self, digest: str) -> None: ...
+    def pins(self, digest: str) -> list[str]: ...
 
 
 class Api:
@@ -99,6 +101,10 @@ class Api:
     def rm(self, digest: str) -> None:
         with Refusing():
             self.store.blobs.rm([Digest.parse(digest)])
+
+    def pins(self, digest: str) -> list[str]:
+        with Refusing():
+            return list(self.store.blobs.inspect(Digest.parse(digest))["Pins"])
 
 
 class Refusing:
@@ -166,6 +172,9 @@ class Cli:
 
     def rm(self, digest: str) -> None:
         self._run("blob", "rm", digest)
+
+    def pins(self, digest: str) -> list[str]:
+        return list(json.loads(self._run("blob", "inspect", digest))[0]["Pins"])
 
 
 def names_of(rows: Sequence[Row]) -> dict[str, str]:

@@ -29,6 +29,7 @@ from shrink import shrink
 import casstore
 from casstore.errors import CasstoreError, LeaseLost
 from casstore.store import catalog
+from casstore.store.names import UNTAGGED
 
 IMAGES = 5
 SCALE = 20_000
@@ -122,7 +123,16 @@ class Owner:
     def fits(self, expected: Expected) -> bool:
         if names_of(self.client.images(f"{self.name}/*")) != {n: one.digest for n, one in expected.tags.items()}:
             return False
+        bare = {one.digest for one in self.mine if UNTAGGED in self.pins(one.digest)}
+        if bare != {one.digest for one in expected.bare}:
+            return False
         return all(self.has(digest, data) for digest, data in expected.pinned.items())
+
+    def pins(self, digest: str) -> list[str]:
+        try:
+            return self.client.pins(digest)
+        except Refused:  # it is not there
+            return []
 
     def has(self, digest: str, data: bytes) -> bool:
         while True:
