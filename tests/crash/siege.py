@@ -80,21 +80,25 @@ def table(outcomes: list[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def states(outcomes: list[Outcome]) -> str:
-    """How the commands ended, and in which state the store was found then."""
-    found: dict[str, Counter[str]] = defaultdict(Counter)
+def ends(outcomes: list[Outcome]) -> str:
+    """Of each scenario and siege: at how many calls of which kinds, how the command ended there, and in which state
+    the store was found."""
+    calls: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    states: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for one in outcomes:
-        found[one.siege][one.state] += 1
-    return "\n".join(
-        f"{name}: " + " · ".join(f"{state} {n}" for state, n in found[name].most_common())
-        for name in SIEGES
-        if name in found
-    )
+        calls[one.scenario, one.siege][one.name] += 1
+        states[one.scenario, one.siege][one.state if not one.problem else f"FAILED ({one.state})"] += 1
+
+    def told(counter: Counter[str]) -> str:
+        return " · ".join(f"{name} {n}" for name, n in counter.most_common())
+
+    return "\n".join(f"{' · '.join(key)}: {told(calls[key])} → {told(states[key])}" for key in calls)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Kill, fail and cut off casstore at each of its calls.")
     parser.add_argument("--json", type=Path, help="write all outcomes to this file")
+    parser.add_argument("--read", type=Path, nargs="+", help="try nothing: report what such files of earlier runs hold")
     parser.add_argument("--scenario", action="append", help="only this one (may be given more than once)")
     parser.add_argument("--siege", action="append", choices=SIEGES)
     parser.add_argument("--spread", type=int, default=4, help="of writes take every n-th; they are killed at every one")
@@ -103,6 +107,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()
+    if given.read:
+        return report([Outcome(**one) for path in given.read for one in json.loads(path.read_bytes())])
     reason = tracing.unavailable()
     if reason:
         print(f"no siege: {reason}", file=sys.stderr)
@@ -122,15 +128,20 @@ def main() -> int:
         for one in siege(base, chosen, given.siege or SIEGES, given.jobs, given.spread, given.seeds, choose):
             outcomes.append(one)
             if one.problem:
-                print(f"{one.scenario} · {one.siege} {one.call} ({one.what}): {one.problem}", flush=True)
+                print(f"{one.scenario} · {one.siege} {one.call} ({one.name} {one.what}): {one.problem}", flush=True)
     finally:
         shutil.rmtree(base, ignore_errors=True)
-    print(f"\n{table(outcomes)}\n\n{states(outcomes)}")
+        if given.json is not None:
+            given.json.parent.mkdir(parents=True, exist_ok=True)
+            given.json.write_text(json.dumps([asdict(one) for one in outcomes], indent=0))
+    print(f"{time.monotonic() - began:.0f} s")
+    return report(outcomes)
+
+
+def report(outcomes: list[Outcome]) -> int:
+    """Print it; 1 where anything failed."""
     failed = sum(bool(one.problem) for one in outcomes)
-    print(f"\n{len(outcomes)} points, {failed} failed, {time.monotonic() - began:.0f} s")
-    if given.json is not None:
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps([asdict(one) for one in outcomes], indent=0))
+    print(f"\n{ends(outcomes)}\n\n{table(outcomes)}\n\n{len(outcomes)} points, {failed} failed")
     return 1 if failed else 0
 
 

@@ -43,10 +43,12 @@ GROWS = ("write", "create", "mkdir", "rename", "link", "sync")
 
 
 class Point(NamedTuple):
-    """One try. `call`: which of the command's calls, from 1. `how`, `tree`: of "power", what is left of the disk."""
+    """One try. `call`: which of the command's calls, from 1; `name`, `what`: the system call and its files.
+    `how`, `tree`: of "power", what is left of the disk."""
 
     siege: str
     call: int
+    name: str = ""
     what: str = ""
     how: str = ""
     tree: Tree | None = None
@@ -54,11 +56,13 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """`state`: which state was found, before or after, and how the command had ended. `problem`: "" where all held."""
+    """`name`, `what`: the system call, and the files that it was for. `state`: which state was found, before or after,
+    and how the command had ended. `problem`: "" where all held."""
 
     scenario: str
     siege: str
     call: int
+    name: str
     what: str
     state: str
     problem: str
@@ -96,18 +100,20 @@ class Rehearsal:
             if call.number in spared or (siege == "torn" and call.kind != "write"):
                 continue
             if siege not in ("enospc", "full") or call.kind in GROWS:
-                yield Point(siege, call.number, self._what(call))
+                yield Point(siege, call.number, call.name, self._what(call))
 
     def _what(self, call: Call) -> str:
         names = [os.path.relpath(path, self.run) for path in (call.path, call.other) if path]
-        return f"{call.name} {' '.join(names)}"
+        return " ".join(names)
 
     def _outages(self, spared: set[int], seeds: int) -> Iterator[Point]:
         """The power goes out before each call, and after the last; no two points leave the same."""
         known = self.disk.copy(self.run)
         found: set[bytes] = set()
         for call in [*self.calls, None]:
-            number, what = (len(self.calls) + 1, "after its end") if call is None else (call.number, self._what(call))
+            number, name, what = len(self.calls) + 1, "end", ""
+            if call is not None:
+                number, name, what = call.number, call.name, self._what(call)
             # The least comes first: at the end, it must be all of the command's work.
             hows = [("none", 0)]
             if number not in spared:
@@ -117,7 +123,7 @@ class Rehearsal:
                 mark = disk.digest(tree) + (b"end" if call is None else b"")
                 if mark not in found:
                     found.add(mark)
-                    yield Point("power", number, what, how, tree)
+                    yield Point("power", number, name, what, how, tree)
             if call is not None:
                 known.apply(call)
 
@@ -140,6 +146,11 @@ def rehearse(scenario: Scenario, base: Path, command: tuple[str, ...] = ()) -> R
     ran = play(scenario, played, command, record=True)
     if ran.code != 0:
         raise AssertionError(f"{scenario.name}: untouched, it ends with {ran.code}: {ran.err.decode()}")
+    replayed = known.copy(played.here)
+    for call in ran.calls:
+        replayed.apply(call)
+    if replayed.left("all") != Disk(played.here, played.here).left("all"):
+        raise AssertionError(f"{scenario.name}: the calls that were seen do not tell all that was done")
     out_after = _files(played.out)
     after = seen.look(played.store, scenario.volatile)
     seen.collect(played.store)
@@ -224,7 +235,7 @@ def besiege(rehearsal: Rehearsal, point: Point, here: Path) -> Outcome:
     """One point in the folder `here`, from a copy of the store to the verdict."""
     began = time.monotonic()
     scenario = rehearsal.scenario
-    what = point.what
+    name, what = point.name, point.what
     if point.tree is not None:
         shutil.rmtree(here, ignore_errors=True)
         disk.write(point.tree, here)
@@ -242,16 +253,15 @@ def besiege(rehearsal: Rehearsal, point: Point, here: Path) -> Outcome:
         unsure = False
         if len(ran.calls) >= point.call:
             call = ran.calls[point.call - 1]
-            what = f"{call.name} {os.path.relpath(call.path, here)}"
+            name, what = call.name, os.path.relpath(call.path, here)
             # The target of `save` has its new content by then; only whether it will last is not known.
             unsure = scenario.outside and call.kind == "sync" and call.path == str(place.out)
             unsure |= lasting and call.kind == "sync"
         verdict = _Verdict(rehearsal, place, ran.code, unsure, gone=point.siege == "dead")
         verdict.message(ran, point.siege)
     verdict.run()
-    return Outcome(
-        scenario.name, point.siege, point.call, what, verdict.state, verdict.problem, time.monotonic() - began
-    )
+    seconds = time.monotonic() - began
+    return Outcome(scenario.name, point.siege, point.call, name, what, verdict.state, verdict.problem, seconds)
 
 
 class _Verdict:

@@ -119,6 +119,6 @@ def test_a_spoilt_ritual_is_found_out(scratch: Path, what: str) -> None:
     rehearsal = rehearse(named("load later"), scratch, (sys.executable, "-c", code))
     for point in rehearsal.points("power"):
         if point.how == "none" and (problem := besiege(rehearsal, point, scratch / "point").problem):
-            print(point.call, point.what, problem)
+            print(point.call, point.name, point.what, problem)
             return
     raise AssertionError(f"{what}, and the siege held")
