@@ -94,6 +94,10 @@ class Store:
     ) -> None:
         self.root = root
         self.progress = progress
+        if remake:
+            from .store.refound import refound
+
+            refound(root)
         self._site = open_site(root, create=_new_store() if create else None, remake=remake)
         self._site.catalog.on_final = decided
         self._stop = threading.Event()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import msgspec
+from blake3 import blake3
 
 from ..errors import StoreUnusable
 from ..model import Cutter
@@ -55,6 +56,33 @@ _MINIMUM, _MAXIMUM = 64, 1 << 22
 def encode(store: StoreFile) -> bytes:
     """The bytes of store.json."""
     return msgspec.json.format(msgspec.json.encode(store), indent=2) + b"\n"
+
+
+def seal(store: StoreFile) -> str:
+    """store.json as text under a checksum: the copy that the catalog keeps."""
+    text = msgspec.json.encode(store).decode()
+    return f"{_check(text)} {text}"
+
+
+def unseal(sealed: str) -> StoreFile | None:
+    """What `seal` made; None where it is not that any more."""
+    check, _, text = sealed.partition(" ")
+    try:
+        return decode(text.encode()) if check == _check(text) else None
+    except StoreUnusable:
+        return None
+
+
+def _check(text: str) -> str:
+    return blake3(text.encode()).hexdigest(16)
+
+
+def version_of(data: bytes) -> int | None:
+    """The format version that a store.json gives; None where it is none."""
+    try:
+        return msgspec.json.decode(data, type=_Version).version
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def decode(data: bytes, what: str = "store.json") -> StoreFile:

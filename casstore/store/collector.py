@@ -266,7 +266,7 @@ def looked_at(catalog: Catalog, objects: Objects) -> None:
             raise foreign(catalog)
         if references.later(lock, objects):
             raise foreign(catalog, f"{references.FILE} shows a later state")
-    keys = objects.keys()
+    keys = objects.all_keys()
     while some := list(islice(keys, FILES)):
         # Files first, then their rows: a row is there before its file, and goes after it.
         with catalog.read() as tx:

@@ -331,7 +331,7 @@ class Objects:
         except OSError as error:
             raise StoreUnusable(error.strerror or "cannot stat", what=key) from error
 
-    def keys(self, prefix: str = "") -> Iterator[str]:
+    def all_keys(self, prefix: str = "") -> Iterator[str]:
         """The key of every published object that begins with `prefix`, in no order."""
         for kind in ("blobs", "packs", "index"):
             if not (kind.startswith(prefix) or prefix.startswith(kind)):
@@ -346,7 +346,7 @@ class Objects:
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """(key, bytes) of every published object whose key begins with `prefix`, in no order."""
-        for key in self.keys(prefix):
+        for key in self.all_keys(prefix):
             size = self.stat(key)
             if size is not None:
                 yield key, size

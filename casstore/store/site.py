@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
-from ..errors import StoreUnusable
+from ..errors import CasstoreError, Damaged, StoreUnusable
 from ..format import storefile
 from ..format.storefile import StoreFile
-from .catalog import Catalog
+from .catalog import Catalog, Tx, WriteTx
 from .objects import Objects
 
 STORE_FILE = "store.json"
@@ -27,9 +28,38 @@ class Site:
 
 
 def read_store_file(root: Path) -> StoreFile | None:
-    """What STORE/store.json says, None where there is no store."""
+    """What STORE/store.json says, None where there is no store. Damaged: there is one, and it has none."""
     data = Objects(root).read_file(STORE_FILE)
-    return None if data is None else storefile.decode(data, str(root / STORE_FILE))
+    if data is None and is_store(root):
+        data = Objects(root).read_file(STORE_FILE)  # once more: others may have been making it
+        if data is None:
+            raise Damaged("the store's store.json is missing", what=str(root), hint="run casstore check --repair")
+    try:
+        return None if data is None else storefile.decode(data, str(root / STORE_FILE))
+    except StoreUnusable as error:
+        if is_store(root) and storefile.version_of(data or b"") in (None, storefile.VERSION):
+            raise Damaged(error.message, what=error.what, hint="run casstore check --repair") from None
+        raise
+
+
+def is_store(root: Path) -> bool:
+    """Whatever became of store.json, was this a store? It has objects, or its catalog has the copy that was made last
+    of all."""
+    if any(True for _ in Objects(root).all_keys()):
+        return True
+    with contextlib.suppress(CasstoreError), Catalog(root) as catalog, catalog.read() as tx:
+        return kept_copy(tx) is not None
+    return False
+
+
+def kept_copy(tx: Tx) -> StoreFile | None:
+    """What the catalog keeps of store.json; None where it keeps none, or a damaged one."""
+    sealed = tx.value("SELECT value FROM meta WHERE key = 'store'")
+    return storefile.unseal(sealed) if isinstance(sealed, str) else None
+
+
+def keep_copy(tx: WriteTx, file: StoreFile) -> None:
+    tx.run("INSERT OR REPLACE INTO meta (key, value) VALUES ('store', ?)", (storefile.seal(file),))
 
 
 def open_site(root: Path, *, create: StoreFile | None = None, remake: bool = False) -> Site:
@@ -40,14 +70,20 @@ def open_site(root: Path, *, create: StoreFile | None = None, remake: bool = Fal
         if create is None:
             raise StoreUnusable("not a casstore store", what=str(root), hint="make one with casstore init")
         objects = Objects.make(root)
-        with Catalog.make(root) as catalog, catalog.write("init"):
+        with Catalog.make(root) as catalog, catalog.write("init") as tx:
             # Last, for a folder with a store.json is a whole store; and under the write lock, for others may be making
             # it too: the first one's stays.
-            if read_store_file(root) is None:
-                objects.write_file(STORE_FILE, storefile.encode(create))
+            if kept_copy(tx) is None:
+                data = objects.read_file(STORE_FILE)
+                if data is None:
+                    objects.write_file(STORE_FILE, storefile.encode(create))
+                keep_copy(tx, create if data is None else storefile.decode(data))
         file = read_store_file(root)
         if file is None:
             raise StoreUnusable("the store vanished while it was made", what=str(root))
     if remake:
         Catalog.remake(root)
+        with Catalog(root) as catalog, catalog.write("keep_copy") as tx:
+            if kept_copy(tx) != file:
+                keep_copy(tx, file)
     return Site(root, file)

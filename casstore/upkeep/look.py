@@ -21,6 +21,7 @@ from ..store.epoch import epoch_matches
 from ..store.leases import Lease
 from ..store.objects import pack_id
 from ..store.query import ObjectRow
+from ..store.site import STORE_FILE, kept_copy
 from ..store.volume import Volume
 from . import documents
 from .findings import CheckReport, Finding, images_of
@@ -131,6 +132,10 @@ class Look:
         if seen.copy_problem:
             severity = "error" if seen.older or seen.lost else "warning"
             self._found(severity, references.FILE, f"{seen.copy_problem}; names have no other copy")
+        with volume.catalog.read() as tx:
+            kept = kept_copy(tx)
+        if kept is not None and kept != volume.file:
+            self._found("error", STORE_FILE, "is not what the catalog keeps of it")
         for what, problem, images in seen.names:
             self._found("error", what, problem, images)
 

@@ -322,7 +322,7 @@ class Places:
             blob = self.blob_of(pack, record)
             if blob is not None and reads(self._volume, blob, stop):
                 return blob
-        for key in self._volume.objects.keys(loose_prefix(info.digest)):
+        for key in self._volume.objects.all_keys(loose_prefix(info.digest)):
             if key in self._sound:
                 with contextlib.suppress(DigestMismatch, Damaged, NotFound, BadInput):
                     with self._volume.objects.open(key) as reader:

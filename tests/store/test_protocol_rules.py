@@ -450,8 +450,8 @@ def protocol_begin(catalog: Catalog, lease: int, chunks: tuple[str, ...]) -> Any
 
 
 def restored_catalog(toy: Toy) -> list[str]:
-    """It comes from a backup, and nothing was deleted since that was taken. What was put upon the files that it knows it
-    takes for garbage: an image that got its name since; one whose chunks lay there since."""
+    """It comes from a backup, and nothing was deleted since that was taken. What was put upon the files that it knows
+    it takes for garbage: an image that got its name since; one whose chunks lay there since."""
     named = toy.image("t", ["a"])
     _, pack, _ = toy.packed_image("first", "b", "c")
     toy.untag("t")
