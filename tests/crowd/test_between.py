@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from population import population
 from casstore import api
 from casstore.errors import NotFound
 from casstore.store import protocol
+from casstore.store.epoch import turn_epoch
+from casstore.store.objects import Objects
 
 OLD, NEW = population("between", 2, 3000)[1::4]
 
@@ -79,3 +82,33 @@ def test_the_image_goes_before_it_is_tagged(store: api.Store, store_path: Path, 
     with pytest.raises(NotFound):
         store.tag("a:1", "b:1")
     assert store.images() == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [lambda s: turn_epoch(s.volume.catalog, s.volume.objects), lambda s: s.tag("a:1", "b:1")],
+    ids=["gc", "tag"],
+)
+def test_a_check_sees_catalog_and_files_of_one_moment(
+    store: api.Store, store_path: Path, monkeypatch: pytest.MonkeyPatch, other: Callable[[Any], Any]
+) -> None:
+    """What others change after its transaction began and before it reads the files: it took the catalog for one from a
+    backup, and with --repair nothing was in the store for a while."""
+    read_file = Objects.read_file
+    begun: list[threading.Thread] = []
+
+    def act() -> None:
+        with api.open(store_path) as them:
+            other(them)
+
+    def late(objects: Objects, *given: Any, **more: Any) -> Any:
+        if not begun:
+            begun.append(threading.Thread(target=act))
+            begun[0].start()
+            begun[0].join(1)  # it waits for the lock until the check is past this
+        return read_file(objects, *given, **more)
+
+    monkeypatch.setattr(Objects, "read_file", late)
+    assert store.check().findings == []
+    begun[0].join()
+    assert store.check().findings == []
