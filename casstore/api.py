@@ -28,7 +28,7 @@ from .format.storefile import StoreFile
 from .image.listing import Filters, ImageSummary
 from .image.listing import images as _images
 from .model import Cutter, Progress
-from .store.site import open_site, read_store_file
+from .store.site import make_site, open_site, read_store_file
 
 if TYPE_CHECKING:
     from .image.blobs import BlobSummary
@@ -61,9 +61,16 @@ def open(
     return Store(Path(path), create=create, progress=progress, decided=decided, remake=remake)
 
 
-def init(path: str | Path, *, chunk_digest: str = "sha256", chunk_size: int = 16 << 10) -> None:
+def init(
+    path: str | Path,
+    *,
+    chunk_digest: str = "sha256",
+    chunk_size: int = 16 << 10,
+    decided: Callable[[], None] = lambda: None,
+) -> None:
     """Make an empty store. `chunk_size`: average bytes of a chunk, a power of two from 4 KiB to 256 KiB;
-    `chunk_digest`: sha256 or blake3. Both are for ever. Conflict where there is a store already."""
+    `chunk_digest`: sha256 or blake3. Both are for ever. Conflict where there is a store already. `decided`: see
+    `open`."""
     if chunk_digest not in ("sha256", "blake3"):
         raise UsageError(f'unknown chunk digest "{chunk_digest}"', hint="sha256 or blake3")
     if chunk_size & (chunk_size - 1) or not MIN_CHUNK <= chunk_size <= MAX_CHUNK:
@@ -72,7 +79,7 @@ def init(path: str | Path, *, chunk_digest: str = "sha256", chunk_size: int = 16
     if read_store_file(root) is not None:
         raise Conflict("there is a store already", what=str(root))
     cutter = Cutter(minimum=chunk_size // 4, average=chunk_size, maximum=chunk_size * 4)
-    open_site(root, create=_new_store(chunk_digest, cutter)).close()
+    make_site(root, _new_store(chunk_digest, cutter), decided=decided)
 
 
 def _new_store(chunk_digest: str = "sha256", cutter: Cutter | None = None) -> StoreFile:

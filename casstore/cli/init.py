@@ -25,7 +25,8 @@ def init(app: App, chunk_digest: str, chunk_size: str) -> None:
     Other commands make a store with the defaults on first use.
     """
     from .. import api
+    from .progress import decided
 
     average = parse_size(chunk_size)
-    api.init(app.location, chunk_digest=chunk_digest, chunk_size=average)
+    api.init(app.location, chunk_digest=chunk_digest, chunk_size=average, decided=decided.set)
     line(f"Initialized empty store in {app.location}")

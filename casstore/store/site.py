@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import CasstoreError, Damaged, StoreUnusable
@@ -62,6 +63,37 @@ def keep_copy(tx: WriteTx, file: StoreFile) -> None:
     tx.run("INSERT OR REPLACE INTO meta (key, value) VALUES ('store', ?)", (storefile.seal(file),))
 
 
+def make_site(root: Path, create: StoreFile, *, decided: Callable[[], None] = lambda: None) -> None:
+    """Make a store where nothing is yet; several may do it at once, and the first one's stays. It is there, whole, with
+    its store.json and not before: `decided` is called just before that, and what fails from then on is no harm."""
+    objects = Objects.make(root)
+    with Catalog.make(root) as catalog:
+        try:
+            # Under the write lock, for others may be making it too.
+            with catalog.write("init") as tx:
+                if kept_copy(tx) is not None:
+                    return
+                data = objects.read_file(STORE_FILE)
+                if data is None:
+                    decided()
+                    _write_last(objects, create)
+                keep_copy(tx, create if data is None else storefile.decode(data))
+        except CasstoreError:
+            if objects.read_file(STORE_FILE) is None:
+                raise
+            # Only the copy is lacking, which a repair makes.
+
+
+def _write_last(objects: Objects, create: StoreFile) -> None:
+    try:
+        objects.write_file(STORE_FILE, storefile.encode(create))
+    except BaseException:
+        # It may be there, and not last: a store that the error denies.
+        with contextlib.suppress(OSError):
+            (objects.root / STORE_FILE).unlink()
+        raise
+
+
 def open_site(root: Path, *, create: StoreFile | None = None, remake: bool = False) -> Site:
     """The store at `root`. With `create`, it is made where nothing is yet; else StoreUnusable. With `remake`, a catalog
     that is missing or damaged is made anew, for `check` to fill; else Damaged."""
@@ -69,15 +101,7 @@ def open_site(root: Path, *, create: StoreFile | None = None, remake: bool = Fal
     if file is None:
         if create is None:
             raise StoreUnusable("not a casstore store", what=str(root), hint="make one with casstore init")
-        objects = Objects.make(root)
-        with Catalog.make(root) as catalog, catalog.write("init") as tx:
-            # Last, for a folder with a store.json is a whole store; and under the write lock, for others may be making
-            # it too: the first one's stays.
-            if kept_copy(tx) is None:
-                data = objects.read_file(STORE_FILE)
-                if data is None:
-                    objects.write_file(STORE_FILE, storefile.encode(create))
-                keep_copy(tx, create if data is None else storefile.decode(data))
+        make_site(root, create)
         file = read_store_file(root)
         if file is None:
             raise StoreUnusable("the store vanished while it was made", what=str(root))

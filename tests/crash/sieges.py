@@ -257,7 +257,7 @@ def besiege(rehearsal: Rehearsal, point: Point, here: Path) -> Outcome:
             # The target of `save` has its new content by then; only whether it will last is not known.
             unsure = scenario.outside and call.kind == "sync" and call.path == str(place.out)
             unsure |= lasting and call.kind == "sync"
-        verdict = _Verdict(rehearsal, place, ran.code, unsure, gone=point.siege == "dead")
+        verdict = _Verdict(rehearsal, place, ran.code, unsure, gone=point.siege in ("dead", "twice"))
         verdict.message(ran, point.siege)
     verdict.run()
     seconds = time.monotonic() - began
@@ -269,7 +269,7 @@ class _Verdict:
 
     `unsure`: a failed command may have made its change nevertheless, in whole. So it is with a disk that takes a commit
     but does not confirm it, and then takes nothing more: SQLite cannot undo what it wrote to its log. `gone`: on the
-    disk as it was then, nothing could be taken away.
+    disk as it was then, nothing could be taken away, or one before was killed.
     """
 
     def __init__(
