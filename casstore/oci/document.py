@@ -68,7 +68,7 @@ def decode(kind: type[T], data: bytes, limit: int, what: str) -> T:
 
 def convert(kind: type[T], value: Any, what: str) -> T:
     """A parsed document as a value of `kind`; BadInput where the shape or a key differs."""
-    _refuse_folded(_shape(kind), value, what)
+    _refuse_folded(_shape(kind), value, what)  # type: ignore[arg-type]  # types can be hashed
     try:
         return msgspec.convert(value, kind)
     except (msgspec.ValidationError, UnicodeEncodeError, OverflowError) as error:

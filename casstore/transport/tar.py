@@ -180,7 +180,7 @@ def _pax(payload: bytes, what: str, at: int) -> dict[str, str]:
         length = int(digits) if space > 0 and digits.isdigit() else 0
         record = payload[space + 1 : position + length]
         key, equals, value = record.partition(b"=")
-        if not equals or position + length > len(payload) or record[-1:] != b"\n":
+        if not length or not equals or position + length > len(payload) or record[-1:] != b"\n":
             raise BadInput("invalid tar header: PAX record", what=what, offset=at)
         if b"\0" in key or (b"\0" in value and key in (b"path", b"linkpath")):
             raise BadInput("invalid tar header: NUL in a PAX record", what=what, offset=at)

@@ -147,6 +147,7 @@ PLAIN = tar.make_header("a", tar.FILE, 0, 0)
         (sealed(PLAIN, o124=b"00000001000\0") + b"x", "unexpected EOF"),
         (sealed(PLAIN, o156=b"x", o124=b"00000000010\0") + b"99 a=b\n\0".ljust(512), "PAX record"),
         (sealed(PLAIN, o156=b"x", o124=b"00000000010\0") + b"x".ljust(512), "PAX record"),
+        (sealed(PLAIN, o156=b"x", o124=b"00000000050\0") + (b"6 a=b\n" + b"x" * 34).ljust(512), "PAX record"),
         (sealed(PLAIN, o156=b"x", o124=b"00000000012\0") + b"10 path=\0\n".ljust(512), "NUL in a PAX record"),
         (
             sealed(PLAIN, o156=b"x", o124=b"00000000012\0") + b"10 size=-\n".ljust(512, b"\0") + PLAIN,
