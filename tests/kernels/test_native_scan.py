@@ -1,11 +1,9 @@
-"""The plain-C suites of tarscan and cut, and tarscan under the fuzzer, under sanitizers."""
+"""The plain-C suites of tarscan and cut, under sanitizers. (Fuzzing: tests/fuzz.)"""
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -46,18 +44,3 @@ def run(*command: str | Path) -> None:
 @pytest.mark.parametrize("kernel", ["tarscan", "cut"])
 def test_suite(kernel: str, tmp_path: Path) -> None:
     run(build(kernel, [f"tests/test_{kernel}.c", *SOURCES[kernel]], tmp_path))
-
-
-def test_fuzz_tarscan(tmp_path: Path) -> None:
-    """A fixed number of runs from fixed seeds: archives of every format, mutated."""
-    program = build("fuzz", ["tests/fuzz_tarscan.c", *SOURCES["tarscan"]], tmp_path, "-DFUZZ_MAIN")
-    seeds = []
-    for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
-        with tarfile.open(tmp_path / f"{form}.tar", "w", format=form) as archive:
-            for name, kind in (("file", b"0"), ("long/" * 25 + "é", b"0"), ("link", b"2"), ("dir", b"5")):
-                info = tarfile.TarInfo(name)
-                info.type, info.size, info.mtime = kind, 600 * (kind == b"0"), 1.5 if form != 0 else 1
-                info.linkname = "to/" * 50 if kind == b"2" and form != tarfile.USTAR_FORMAT else ""
-                archive.addfile(info, io.BytesIO(bytes(600)))
-        seeds.append(tmp_path / f"{form}.tar")
-    run(program, "1000", "1", *seeds)

@@ -1,11 +1,9 @@
 /* Fuzzing tarscan. The input's first byte chooses how the rest is chopped. Checked: every byte is told once, pieces
- * keep their rules, and chopping or skipping payloads changes nothing.
- *
- * With clang: cc -fsanitize=fuzzer,address,undefined fuzz_tarscan.c ../tarscan.c ../tar_header.c
- * With any compiler: add -DFUZZ_MAIN: fuzz_tarscan RUNS SEED [FILE...] mutates built-in archives and the files. */
-#include "../tarscan.h"
-#include "check.h"
-#include "tar_blocks.h"
+ * keep their rules, chopping or skipping payloads changes nothing. What it keeps is bounded from outside: by the
+ * fuzzer's -malloc_limit_mb. */
+#include "fuzz_input.h"
+#include "tar_header.h"
+#include "tarscan.h"
 
 /* All that was told about a stream, folded. */
 typedef struct {
@@ -108,90 +106,34 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     return 0;
 }
 
-#ifdef FUZZ_MAIN
-static uint64_t state;
+/* Most changes would only break checksums, so most times they are put right afterwards. */
+size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t most);
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned seed);
 
-static uint64_t next(uint64_t below) { return next_number(&state) % below; }
-
-/* Every feature once. */
-static archive built_in(void) {
-    archive a = {NULL, 0, 0};
-    add(&a, "\5", 1);
-    add_header(&a, "file", '0', 700);
-    add_data(&a, "x", 1);
-    grow(&a, 512);
-    add_header(&a, "dir/", '5', 0);
-    add_pax(&a, "13 path=long\n14 size=00600\n16 mtime=-1.250\n10 uid=-1\n");
-    add_header(&a, "short", '0', 0);
-    grow(&a, 1024);
-    add_header(&a, "././@LongLink", 'L', 300);
-    memset(grow(&a, 512), 'n', 299);
-    add_header(&a, "././@LongLink", 'K', 300);
-    memset(grow(&a, 512), 't', 299);
-    add_header(&a, "link", '2', 0);
-    uint8_t *sparse = add_header(&a, "sparse", 'S', 100);
-    memcpy(sparse + 482, "\1" "00000100000", 12);
-    set_checksum(sparse);
-    grow(&a, 512)[504] = 1;
-    grow(&a, 1024);
-    add_pax(&a, "22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n28 GNU.sparse.realsize=9000\n");
-    add_header(&a, "holes", '0', 512);
-    grow(&a, 512);
-    add_pax(&a, "22 GNU.sparse.size=10\n24 GNU.sparse.offset=12\n25 GNU.sparse.numbytes=3\n");
-    add_header(&a, "v7/", 0, 5);
-    add_data(&a, "hello", 5);
-    grow(&a, 1024);
-    add_header(&a, "second", '7', (uint64_t)1 << 40);
-    grow(&a, 600);
-    return a;
-}
-
-/* Most mutations would only break checksums, so most times they are put right afterwards. */
-static void mutate(uint8_t *bytes, size_t n) {
-    static const uint8_t wild[] = {0, 1, ' ', '0', '7', '9', '=', '\n', '/', '-', '.', 0x7f, 0x80, 0xff};
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned seed) {
     static const char types[] = "01256 7SxXgLKVZ";
-    for (uint64_t k = 1 + next(8); k; k--) {
-        size_t at = next(n), block = (at - (at > 0)) / 512 * 512 + 1;
-        switch (next(4)) {
-        case 0: bytes[at] = (uint8_t)next(256); break;
-        case 1: bytes[at] = wild[next(sizeof wild)]; break;
-        case 2:
-            if (block + 512 <= n) bytes[block + 156] = (uint8_t)types[next(sizeof types)];
-            break;
-        default:
-            if (block + 512 <= n) bytes[block + 124 + next(12)] = wild[next(sizeof wild)];
+    uint64_t state = seed;
+    uint64_t way = next_number(&state) % 8;
+    size_t blocks = (size - (size > 0)) / TAR_BLOCK;
+    if (blocks && way < 3) {
+        uint8_t *block = data + 1 + next_number(&state) % blocks * TAR_BLOCK;
+        size_t field = way == 0 ? SIZE : next_number(&state) % TAR_BLOCK;
+        size_t length = way == 0 ? NUMBER_SIZE : 1 + next_number(&state) % (TAR_BLOCK - field);
+        if (way == 1) block[TYPE] = (uint8_t)types[next_number(&state) % sizeof types];
+        else LLVMFuzzerMutate(block + field, length, length);
+    } else {
+        size = LLVMFuzzerMutate(data, size, most);
+    }
+    if (next_number(&state) % 8) {
+        for (size_t at = 1; at + TAR_BLOCK <= size; at += TAR_BLOCK) {
+            uint8_t *block = data + at;
+            if (memcmp(block + MAGIC, "ustar", 5) || tar_checksum_ok(block)) continue;
+            unsigned sum = CHECKSUM_SIZE * ' ';
+            for (size_t i = 0; i < TAR_BLOCK; i++)
+                if (i < CHECKSUM || i >= CHECKSUM + CHECKSUM_SIZE) sum += block[i];
+            snprintf((char *)block + CHECKSUM, CHECKSUM_SIZE, "%06o", sum);
+            block[CHECKSUM + 7] = ' ';
         }
     }
-    if (next(4))
-        for (size_t block = 1; block + 512 <= n; block += 512)
-            if (bytes[block + 155] == ' ' && !bytes[block + 154]) set_checksum(bytes + block);
+    return size;
 }
-
-int main(int count, char **words) {
-    if (count < 3) return 2;
-    long runs = atol(words[1]);
-    state = strtoull(words[2], NULL, 10);
-    for (int i = 2; i < count; i++) {
-        archive seed = i == 2 ? built_in() : (archive){NULL, 0, 0};
-        if (i > 2) {
-            FILE *file = fopen(words[i], "rb");
-            if (!file) return 2;
-            grow(&seed, 1);
-            for (int c; (c = fgetc(file)) != EOF && seed.length < 65536;) *grow(&seed, 1) = (uint8_t)c;
-            fclose(file);
-        }
-        uint8_t *bytes = malloc(seed.length);
-        if (!bytes) return 2;
-        for (long run = 0; run < runs; run++) {
-            memcpy(bytes, seed.bytes, seed.length);
-            size_t n = next(4) ? seed.length : 1 + next(seed.length);
-            if (run) mutate(bytes, n);
-            bytes[0] = (uint8_t)next(256);
-            LLVMFuzzerTestOneInput(bytes, n);
-        }
-        free(bytes);
-        free(seed.bytes);
-    }
-    return 0;
-}
-#endif
