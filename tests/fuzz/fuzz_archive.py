@@ -30,6 +30,7 @@ from casstore.errors import BadInput, CasstoreError, InvalidReference, LimitExce
 from casstore.model import Buffer
 from casstore.oci import build, manifest, media
 from casstore.oci.manifest import Descriptor
+from casstore.oci.platform import host, rank
 from casstore.oci.platform import parse as platform
 from casstore.transport import docker_archive, reading, tar, writing
 from casstore.transport.archive import LIMIT, open_source
@@ -175,7 +176,8 @@ def _to_save(image: ArchiveImage, layers: list[bytes]) -> SavedImage:
     made = manifest.parse(build.manifest(config, descriptors), "made")
     assert isinstance(made, manifest.Manifest) and image.config is not None
     diff_ids = image.config.diff_ids
-    return SavedImage(made, image.config_bytes, diff_ids, image.config.created, image.tags, image.parent)
+    listed = rank(image.config.platform, host()) is not None  # as save does it
+    return SavedImage(made, image.config_bytes, diff_ids, image.config.created, image.tags, image.parent, listed=listed)
 
 
 def read(source: Source, flags: int) -> View | CasstoreError:
