@@ -14,7 +14,7 @@ import pytest
 from recorder import Recorder, image
 
 from casstore.cli.blob import parse_range
-from casstore.cli.progress import Silent
+from casstore.cli.progress import Silent, decided
 from casstore.digest import Digest
 from casstore.errors import (
     BadInput,
@@ -367,4 +367,6 @@ def test_init(casstore: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("casstore.api.init", lambda *a, **k: asked.append((a, k)), raising=False)
     done = casstore("--store", "/s", "init", "--chunk-digest", "blake3", "--chunk-size", "64KiB")
     assert done.out == "Initialized empty store in /s\n"
-    assert asked == [((Path("/s"),), {"chunk_digest": "blake3", "chunk_size": 65536})]
+    (((path,), given),) = asked
+    assert (path, given.pop("decided")) == (Path("/s"), decided.set)
+    assert given == {"chunk_digest": "blake3", "chunk_size": 65536}
