@@ -14,7 +14,7 @@ import numpy as np
 
 from casstore.codec import frame as codec
 from casstore.digest import Digest
-from casstore.format import index, pack, recipe, storefile
+from casstore.format import index, pack, recipe, references, storefile
 from casstore.format.pack import DataTable, MetadataTable, PackKind, Record, RecordKind
 from casstore.model import FRAME_BITS, ChunkList, Cutter, Recipe
 
@@ -157,6 +157,14 @@ STORE = storefile.StoreFile(
     cutter=Cutter("gear32n", 4096, 16384, 65536),
 )
 
+D = [Digest.sha256(hashlib.sha256(b"%d" % i).digest()) for i in range(3)]
+REFERENCES = references.References(
+    references.Head(7, "0123456789abcdef", 1_790_000_000),
+    tags=[("docker.io/library/a", "1", D[0], 1_789_999_999.5), ("localhost:5000/b/c", "latest", D[1], 0.0)],
+    pins=[(D[2], "untagged"), (D[0], 'by hand "é"')],
+    settings={"codec": "zstd:2", "gc.grace": "0"},
+)
+
 FILES: dict[str, Callable[[], bytes]] = {
     "data.pack": data_pack,
     "metadata.pack": metadata_pack,
@@ -164,6 +172,7 @@ FILES: dict[str, Callable[[], bytes]] = {
     "tar.recipe": lambda: recipe.encode(RECIPE_TAR),
     "traced.recipe": lambda: recipe.encode(RECIPE_TRACED),
     "empty.recipe": lambda: recipe.encode(RECIPE_EMPTY),
+    "references.json": lambda: references.encode(REFERENCES),
     "store.json": lambda: storefile.encode(STORE),
 }
 

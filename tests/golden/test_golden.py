@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from casstore.codec import frame as codec
-from casstore.format import index, pack, recipe, storefile
+from casstore.format import index, pack, recipe, references, storefile
 from casstore.format.encoding import zstd
 from casstore.format.pack import DataTable, MetadataTable, PackKind
 from casstore.model import FRAME_BITS, MAX_FRAME, Recipe
@@ -109,3 +109,8 @@ def test_recipe(name: str, model: Recipe) -> None:
 
 def test_store_file() -> None:
     assert storefile.decode(read("store.json")) == golden.STORE
+
+
+def test_references() -> None:
+    assert references.decode(read("references.json")) == golden.REFERENCES
+    assert references.decode_head(read("references.json")[: references.HEAD_SIZE]) == golden.REFERENCES.head

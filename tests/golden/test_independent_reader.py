@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import struct
 import sys
 from typing import Any
@@ -174,3 +175,20 @@ def test_recipe() -> None:
         weave.append([(value >> 1 ^ -(value & 1)) + -before % 512, payload])
         before = payload
     assert weave == model.weave.tolist()
+
+
+def test_references() -> None:
+    data = (golden.V1 / "references.json").read_bytes()
+    assert data.endswith(b"}\n") and len(data) > 128
+    found = json.loads(data)
+    model = golden.REFERENCES
+    assert list(found) == ["version", "serial", "word", "written", "check", "references"]
+    assert (found["serial"], found["word"], found["written"]) == model.head
+    body = data[data.index(b'"references":') + len(b'"references":') : -2]
+    told = f"1 {found['serial']} {found['word']} {found['written']} ".encode()
+    assert hashed(told + body).hex() == found["check"]
+    assert found["references"] == {
+        "tags": [[repository, tag, str(digest), created] for repository, tag, digest, created in model.tags],
+        "pins": [[str(digest), name] for digest, name in model.pins],
+        "settings": model.settings,
+    }
