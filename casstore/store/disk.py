@@ -53,6 +53,17 @@ def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
         raise translate(error, str(path)) from error
 
 
+def write_or_leave_none(path: Path, data: bytes) -> None:
+    """`replace_file` for a file that is not there yet, and is not there after a failure either: with its folder not
+    synced it might be, and tell of what the error denies."""
+    try:
+        replace_file(path, data)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
+
+
 def _open_locked(path: Path, mode: int) -> int:
     """An empty file that no other process writes to meanwhile. Its name is always the same: what a killed process left
     there is taken by the next one, and nothing piles up."""

@@ -10,6 +10,7 @@ from ..errors import CasstoreError, Damaged, StoreUnusable
 from ..format import storefile
 from ..format.storefile import StoreFile
 from .catalog import Catalog, Tx, WriteTx
+from .disk import write_or_leave_none
 from .objects import Objects
 
 STORE_FILE = "store.json"
@@ -76,22 +77,12 @@ def make_site(root: Path, create: StoreFile, *, decided: Callable[[], None] = la
                 data = objects.read_file(STORE_FILE)
                 if data is None:
                     decided()
-                    _write_last(objects, create)
+                    write_or_leave_none(objects.root / STORE_FILE, storefile.encode(create))
                 keep_copy(tx, create if data is None else storefile.decode(data))
         except CasstoreError:
             if objects.read_file(STORE_FILE) is None:
                 raise
             # Only the copy is lacking, which a repair makes.
-
-
-def _write_last(objects: Objects, create: StoreFile) -> None:
-    try:
-        objects.write_file(STORE_FILE, storefile.encode(create))
-    except BaseException:
-        # It may be there, and not last: a store that the error denies.
-        with contextlib.suppress(OSError):
-            (objects.root / STORE_FILE).unlink()
-        raise
 
 
 def open_site(root: Path, *, create: StoreFile | None = None, remake: bool = False) -> Site:

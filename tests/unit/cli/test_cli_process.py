@@ -110,12 +110,23 @@ def test_a_broken_pipe_is_quiet(argv: tuple[str, ...]) -> None:
     assert process.wait(20) == 1
 
 
-@pytest.mark.parametrize("argv", [("blob", "cat", DIGEST), ("images",), ("--version",), ("--help",)])
-def test_a_full_disk_is_told(argv: tuple[str, ...]) -> None:
+NO_ROOM = "no space left on device"
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (("blob", "cat", DIGEST), "output: no space left"),
+        (("images",), "output: no space left"),
+        (("--version",), NO_ROOM),
+        (("--help",), NO_ROOM),
+    ],
+)
+def test_a_full_disk_is_told(argv: tuple[str, ...], told: str) -> None:
     with open("/dev/full", "w") as full:
         process = start(*argv, stdout=full)
         _, err = process.communicate(timeout=20)
-    assert (process.returncode, err) == (1, "Error: no space left on device\n")
+    assert (process.returncode, err) == (1, f"Error: {told}\n")
 
 
 def test_closed_streams_are_survived() -> None:
