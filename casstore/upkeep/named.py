@@ -23,7 +23,10 @@ class Difference(NamedTuple):
 def differences(tx: Tx, objects: Objects) -> list[Difference]:
     """In what names differ from the copy; nothing where that is of another state, missing or damaged."""
     copy = references.same_state(tx, objects)
-    return [] if copy is None else [*_tags(references.shown(tx), copy), *_rest(references.shown(tx), copy)]
+    if copy is None:
+        return []
+    now = references.shown(tx)
+    return [*_tags(now, copy), *_rest(now, copy)]
 
 
 def _tags(now: References, copy: References) -> list[Difference]:

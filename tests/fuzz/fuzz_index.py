@@ -14,18 +14,10 @@ import numpy as np
 from casstore.errors import Damaged
 from casstore.format import index
 from casstore.format.encoding import checksum
+from casstore.transport.members import MemoryReader
 
 AS_IT_IS, FITTING = 1, 2
 _MOST = 1 << 18
-
-
-class Bytes:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.size = len(data)
-
-    def pread(self, offset: int, length: int) -> bytes:
-        return self._data[offset : offset + length]
 
 
 def close(data: bytes) -> bytes:
@@ -61,7 +53,7 @@ def one(data: bytes) -> None:
         return
     assert loose is not None
     compare(sound, asked)
-    large = index.LargeSegment(Bytes(raw))
+    large = index.LargeSegment(MemoryReader(raw))
     large.verify()
     assert np.array_equal(np.concatenate([*large.slices(), sound.entries[:0]]), sound.entries)
     near = large.near(asked)
@@ -91,7 +83,7 @@ def ask(segment: index.IndexSegment, asked: np.ndarray) -> None:
 
 
 def look_nearby(raw: bytes, asked: np.ndarray) -> None:
-    large = index.LargeSegment(Bytes(raw))
+    large = index.LargeSegment(MemoryReader(raw))
     try:
         ask(large.near(asked), asked)
     except Damaged:

@@ -20,21 +20,13 @@ from casstore.errors import Damaged
 from casstore.format import pack
 from casstore.format.encoding import checksum, deflated, inflated
 from casstore.format.pack import DataTable, Frame, MetadataTable, PackKind, Record, RecordKind
+from casstore.transport.members import MemoryReader
 
 AS_IT_IS, FITTING = 1, 2
 
 _TABLE = struct.Struct("<4sHBB16sII")
 _HEADS = 3 * 9
 _ID = bytes(range(16))
-
-
-class Bytes:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.size = len(data)
-
-    def pread(self, offset: int, length: int) -> bytes:
-        return self._data[offset : offset + length]
 
 
 def close(data: bytes) -> bytes:
@@ -99,7 +91,7 @@ def one(data: bytes) -> None:
     if len(data) < 9:
         return
     whole = close(data)
-    numbers, rows = pack.scan_frames(Bytes(whole))
+    numbers, rows = pack.scan_frames(MemoryReader(whole))
     for number, row in zip(numbers.tolist(), rows, strict=True):
         begin = int(row["offset"])
         span = whole[begin : begin + pack.FRAME_HEADER_SIZE + int(row["stored"])]

@@ -23,6 +23,7 @@ from casstore.errors import Damaged, StoreUnusable
 from casstore.format import encoding, index, pack, recipe, storefile
 from casstore.format.pack import DataTable, Frame, Frames, MetadataTable, PackKind, Record, RecordKind
 from casstore.model import FRAME_BITS, ChunkList, Cutter, Recipe
+from casstore.transport.members import MemoryReader
 
 PACK_ID = b"0123456789abcdef"
 EXAMPLES = int(os.environ.get("CASSTORE_EXAMPLES", "100"))
@@ -37,15 +38,6 @@ def same(ours: Any, theirs: Any) -> bool:
 
 def digests_of(seed: int, count: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, 32), dtype=np.uint8)
-
-
-class InMemory:
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.size = len(data)
-
-    def pread(self, offset: int, length: int) -> bytes:
-        return self.data[offset : offset + length]
 
 
 # -- damage
@@ -221,12 +213,12 @@ def test_packs_return_and_tell_damage(made: tuple[bytes, Any], data: st.DataObje
 @given(frame_bytes(), st.data())
 def test_scan_finds_what_is_sound(made: tuple[bytes, Frames], data: st.DataObject) -> None:
     content, frames = made
-    numbers, rows = pack.scan_frames(InMemory(content + b"the rest"))
+    numbers, rows = pack.scan_frames(MemoryReader(content + b"the rest"))
     assert numbers.tolist() == list(range(len(frames)))
     assert same(rows, frames)
     where = data.draw(st.integers(0, len(content) - 1))
     broken = content[:where] + bytes([content[where] ^ 0x55]) + content[where + 1 :]
-    numbers, rows = pack.scan_frames(InMemory(broken))
+    numbers, rows = pack.scan_frames(MemoryReader(broken))
     hit = (frames["offset"] <= where) & (where < frames["offset"] + frames["stored"] + pack.FRAME_HEADER_SIZE)
     assert numbers.tolist() == np.flatnonzero(~hit).tolist()
     assert same(rows, frames[~hit])
@@ -258,7 +250,7 @@ def test_junk_is_no_pack(junk: bytes) -> None:
     for reader in (pack.decode_header, pack.decode_table, lambda d: pack.decode_trailer(d, len(d))):
         with pytest.raises(Damaged):
             reader(junk)
-    assert not len(pack.scan_frames(InMemory(junk))[0])
+    assert not len(pack.scan_frames(MemoryReader(junk))[0])
 
 
 # -- index segments
