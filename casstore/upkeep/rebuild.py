@@ -241,9 +241,7 @@ def relink(volume: Volume, one: documents.Document) -> None:
     a load then brings it again together with what it lacks."""
     wanted = documents.children(one.content)
     damage.relink(volume.catalog, one.digest, wanted, documents.row_of(volume, one))
-    with volume.catalog.read() as tx:
-        lacks = any(not names.is_live(tx, child) for child in wanted)
-    if lacks and not isinstance(one.content, Index):
+    if documents.lacking(volume, one):
         protocol.mark_damaged(volume.catalog, [one.info])
 
 
@@ -262,10 +260,10 @@ def as_new(info: BlobInfo) -> NewBlob:
     )
 
 
-def reads(volume: Volume, blob: NewBlob, stop: Callable[[], None] = lambda: None) -> bool:
+def reads(volume: Volume, info: BlobInfo, stop: Callable[[], None]) -> bool:
     """Can all of a blob be read at its place?"""
     try:
-        for _ in BlobReader(volume, info_of(blob)).read():
+        for _ in BlobReader(volume, info).read():
             stop()
     except (Damaged, NotFound):
         return False
@@ -309,7 +307,7 @@ class Places:
             return None
         return blob
 
-    def elsewhere(self, info: BlobInfo, stop: Callable[[], None] = lambda: None) -> NewBlob | None:
+    def elsewhere(self, info: BlobInfo, stop: Callable[[], None]) -> NewBlob | None:
         """A blob that cannot be read as the catalog says, as the files say: over other copies of its chunks, by a
         record of it in any metadata pack, or verbatim in a file of its own. None where it is nowhere."""
         if info.place.state == "packed":
@@ -320,7 +318,7 @@ class Places:
                 return as_new(found)
         for pack, record in self._records().get(info.digest, ()):
             blob = self.blob_of(pack, record)
-            if blob is not None and reads(self._volume, blob, stop):
+            if blob is not None and reads(self._volume, info_of(blob), stop):
                 return blob
         for key in self._volume.objects.all_keys(loose_prefix(info.digest)):
             if key in self._sound:
