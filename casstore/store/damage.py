@@ -137,10 +137,17 @@ def distrust(catalog: Catalog, objects: Objects, unknown: Iterable[str] = ()) ->
     return keys
 
 
+def stranded(tx: Tx, objects: Objects) -> list[str]:
+    """Keys of pending objects whose writer has ended, to judge by its staging folder. Garbage of a killed one; but in a
+    catalog that was set back also what a later commit, which it has lost, put to use."""
+    rows = tx.rows("SELECT key, lease FROM object WHERE state = 'pending' ORDER BY id")
+    return [key for key, lease in rows if not objects.has_staging(lease)]
+
+
 def adopt(catalog: Catalog, lease: int, found: Iterable[tuple[str, NewObject]]) -> None:
-    """Rows, live and named by the lease, for files that have none, given as (kind, object); one that has a row by now
-    keeps it. Only while nothing can be deleted (Conflict otherwise): until blobs depend on them they are garbage like
-    any other."""
+    """Rows, live and named by the lease, for files that have none or are `stranded`, given as (kind, object); any other
+    row stays as it is. Only while nothing can be deleted (Conflict otherwise): until blobs depend on them they are
+    garbage like any other."""
     with catalog.write("adopt") as tx:
         rows.opened_gen(tx, lease)
         if tx.fits():
@@ -148,7 +155,9 @@ def adopt(catalog: Catalog, lease: int, found: Iterable[tuple[str, NewObject]]) 
         for kind, one in found:
             tx.run(
                 "INSERT INTO object (key, kind, state, lease, size, chunk_bytes, deep, dirty)"
-                " VALUES (?, ?, 'live', ?, ?, ?, ?, 1) ON CONFLICT DO NOTHING",
+                " VALUES (?, ?, 'live', ?, ?, ?, ?, 1) ON CONFLICT (key) DO UPDATE SET state = 'live',"
+                " lease = excluded.lease, size = excluded.size, chunk_bytes = excluded.chunk_bytes,"
+                " deep = excluded.deep, dirty = 1 WHERE state = 'pending'",
                 (check_key(one.key), kind, lease, one.size, one.chunk_bytes, int(one.deep)),
             )
             rows.name_object(tx, lease, tx.value("SELECT id FROM object WHERE key = ?", (one.key,)))

@@ -51,6 +51,11 @@ def loose_prefix(digest: Digest) -> str:
     return f"blobs/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}."
 
 
+def is_loose_key_of(digest: Digest, key: str) -> bool:
+    """May a blob be kept verbatim under this key? Where the digest was not known in time, the key tells nothing."""
+    return key.startswith(loose_prefix(digest)) or key.endswith(".put")
+
+
 def loose_key(digest: Digest) -> str:
     """A fresh key for a blob kept verbatim."""
     return loose_prefix(digest) + secrets.token_hex(4)

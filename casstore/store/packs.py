@@ -171,6 +171,8 @@ class PackShelf:
         digests = np.concatenate([c[0] for c in columns]) if columns else np.empty((0, 32), np.uint8)
         addresses = np.concatenate([c[1] for c in columns]) if columns else np.empty(0, np.uint32)
         lengths = np.concatenate([c[2] for c in columns]) if columns else np.empty(0, np.uint32)
+        pack.chunks.clear()
+        del columns
         table = DataTable(frames, digests, addresses, lengths, self._chunk_digest)
         tail = pack_format.encode_table(table, pack.pack_id)
         again = _parse_tail(tail, pack.size, pack.pack_id)

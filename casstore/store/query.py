@@ -15,6 +15,7 @@ from ..digest import Digest
 from ..errors import Damaged
 from ..model import U32, BlobInfo, Place, Used
 from .catalog import Tx
+from .objects import is_loose_key_of
 
 _BLOB = (
     "SELECT b.id, b.digest, b.size, b.loc_state, o.key, b.loc_frame, b.loc_offset, b.loc_length, b.encoding,"
@@ -55,6 +56,9 @@ def merge_intervals(intervals: U32) -> U32:
 def _info(tx: Tx, row: tuple[Any, ...]) -> BlobInfo:
     if not _is_blob(row):
         raise _spoilt("a blob's row")
+    digest = Digest.unpack(row[1])
+    if row[3] == "loose" and not is_loose_key_of(digest, row[4]):
+        raise _spoilt("a blob's place")  # its file is another's: a range of it is under no digest of the whole
     uses: tuple[Used, ...] = ()
     if row[3] == "packed":
         uses = tuple(
@@ -66,7 +70,7 @@ def _info(tx: Tx, row: tuple[Any, ...]) -> BlobInfo:
             )
         )
     return BlobInfo(
-        Digest.unpack(row[1]),
+        digest,
         row[2],
         Place(row[3], row[4], row[5], row[6], row[7], uses),
         row[8],

@@ -59,6 +59,11 @@ class Seen:
     documents: list[Digest] = field(default_factory=list)
     """Manifests whose edges or rows in lists are not what they say."""
 
+    @property
+    def astray(self) -> bool:
+        """Is this not the catalog of these files, in their present state?"""
+        return bool(self.lost or self.unknown or self.older or not self.fits)
+
 
 class Look:
     """One look at a store, under a lease."""
@@ -90,12 +95,22 @@ class Look:
         self.seen.unknown = [key for key in files if key not in known and self._volume.objects.stat(key) is not None]
         for key in self.seen.unknown if not self.seen.lost else ():
             self._found("error", key, "the catalog does not know this file")
+        if self.seen.astray:
+            self._stranded(set(files))
         live = [row for row in rows if row.state == "live"]
         segments = self._segments([row for row in live if row.kind == "index"], covers)
         self._objects([row for row in live if row.kind != "index"], segments)
         self._blobs()
         self._documents()
         return self.seen
+
+    def _stranded(self, files: set[str]) -> None:
+        """What a catalog that was set back takes for the beginning of a commit may be in use since."""
+        with self._volume.catalog.read() as tx:
+            keys = [key for key in damage.stranded(tx, self._volume.objects) if key in files]
+        for key in keys:
+            self._found("error", key, "the catalog does not know whether this file came to be used")
+        self.seen.unknown += keys
 
     def _found(self, severity: str, what: str, problem: str, images: Iterable[str] = ()) -> None:
         self._lease.check()  # without it things may go while we look at them

@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..digest import Digest
-from ..errors import Damaged, NotFound
-from ..flow.restore import BlobReader
+from ..errors import NotFound
 from ..format.pack import DataTable, Record, RecordKind
 from ..model import BlobInfo, Progress
 from ..store import damage, protocol, query, references
@@ -25,7 +24,7 @@ from . import documents, segments
 from .findings import Finding
 from .look import Seen
 from .pack import batches
-from .rebuild import Places, Rebuild, Rebuilt, relink
+from .rebuild import Places, Rebuild, Rebuilt, reads, relink
 from .rescue import rescue
 from .survey import Survey, recover_data, recover_metadata, survey
 
@@ -52,7 +51,7 @@ class Mend:
     def run(self, seen: Seen) -> Rebuilt:
         """Mend what `seen` tells; what is to be said beyond it."""
         volume = self._volume
-        astray = bool(seen.lost or seen.unknown or seen.older or not seen.fits)
+        astray = seen.astray
         if astray:
             damage.distrust(volume.catalog, volume.objects)
         for key, rot in seen.rots.items():
@@ -160,10 +159,7 @@ class Mend:
 
     def _reads(self, info: BlobInfo) -> bool:
         """Can all of a blob be read, and is a manifest complete?"""
-        try:
-            for _ in BlobReader(self._volume, info).read():
-                self._stop()
-        except (Damaged, NotFound):
+        if not reads(self._volume, info, self._stop):
             return False
         one = documents.read(self._volume, info) if documents.is_listed(info) else None
         return one is None or not documents.lacking(self._volume, one)
