@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Collection
+from collections import deque
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -19,25 +20,43 @@ import numpy as np
 
 from ..codec import compression
 from ..digest import Digest
-from ..errors import Damaged
+from ..errors import Damaged, NotFound
 from ..format import recipe as recipe_format
 from ..format.pack import Record, RecordKind
 from ..kernels import table
-from ..model import U8, U32, U64, Buffer, ChunkList, Mask, NewBlob, Place, Progress, Recipe, Used
+from ..model import (
+    FRAME_BITS,
+    MAX_FRAME,
+    MAX_FRAMES,
+    U8,
+    U32,
+    U64,
+    Buffer,
+    ChunkList,
+    Mask,
+    NewBlob,
+    Place,
+    Progress,
+    Recipe,
+    Used,
+)
 from ..store import protocol, query
 from ..store.index import IndexSet, Tables, encode_segment
 from ..store.objects import Staged, index_key, pack_key
-from ..store.packs import PackShelf, write_metadata_pack
+from ..store.packs import PackShelf, Sealed, write_metadata_pack
 from ..store.protocol import NewObject
 from ..store.volume import Volume
-from .frames import FrameBuilder, FramePool
+from .frames import FRAME_TARGET, FrameBuilder, FramePool
 from .loose import take_loose
 from .naming import Names
+from .pieces import Pieces
+from .reach import NOWHERE, Reach
 from .source import Source, fill
 from .split import Split, Splitter
 from .step import Step
 
 _HEAD = 512
+_MARKS = 1 << 20
 INLINE = 64 << 10
 """Manifests and configs up to this many bytes are kept in metadata packs as they are."""
 
@@ -62,10 +81,11 @@ class Taken(NamedTuple):
 
 @dataclass(slots=True)
 class _Pending:
-    """A packed blob whose recipe waits for the addresses of its chunks."""
+    """A packed blob whose recipe waits for the addresses of its chunks. `own`: those that were stored again for it."""
 
     digest: Digest
     split: Split
+    own: table.ChunkMap
     media_type: str
     children: tuple[Digest, ...]
 
@@ -98,6 +118,7 @@ class Ingest:
         self._lock = threading.Lock()
         self._shelf = PackShelf(volume.objects, lease, self._begin, chunk_digest=volume.file.chunk_digest)
         self._pool = FramePool(self._shelf, Names(volume.file.chunk_digest), codec, self._workers)
+        self._pieces = Pieces()
         self._local = threading.local()
         self._builders: list[FrameBuilder] = []
         self._pending: dict[Digest, _Pending] = {}
@@ -106,6 +127,7 @@ class Ingest:
         self._old_packs: dict[int, str] = {}  # value slot in the map → key of a pack that was there before
         self._verdict: dict[int, bool] = {}  # number in the index set → may its pack be used
         self._slot_of: dict[int, int] = {}  # number in the index set → value slot
+        self._costs: dict[int, tuple[list[int], list[int]]] = {}  # value slot of an old pack → its frames' sizes, bases
 
     # -- taking blobs
 
@@ -136,13 +158,14 @@ class Ingest:
         if encoding is not None or self._pack != "now" or other:
             taken = self._loosely(whole, expect, inside, media_type, children, step)
         else:
-            split = Splitter(self._volume.file, _Chunks(self)).run(whole, step)
+            sink = _Chunks(self)
+            split = Splitter(self._volume.file, sink, self._pieces).run(whole, step)
             digest = Digest.sha256(split.digest)
             if expect is not None:
                 expect.check(digest, str(expect))
             taken = Taken(digest, split.size, "identity", digest, split.size, split.files_size)
             with self._lock:
-                self._pending.setdefault(digest, _Pending(digest, split, media_type, children))
+                self._pending.setdefault(digest, _Pending(digest, split, sink.own, media_type, children))
         step.done()
         return taken
 
@@ -191,14 +214,39 @@ class Ingest:
                 self._builders += pair
         return pair[track]
 
-    def _present(self, digests: U8) -> Mask:
-        """Which of these chunks the store has, in packs now named under our lease; their addresses are noted."""
-        located = self._index.locate(digests, self._name)
-        hits = np.flatnonzero(located.found)
-        if len(hits):
-            slots = np.array([self._slot(int(p)) for p in located.packs[hits]], np.uint64)
-            self._map.set(digests[hits], slots << np.uint64(32) | located.addresses[hits])
-        return located.found
+    def _lookup(self, digests: U8) -> U64:
+        """Where these chunks are, as the map has it. Those that the store has, in packs now named under our lease, are
+        noted there; table.MISSING: new."""
+        values = self._map.get(digests)
+        unknown = np.flatnonzero(values == table.MISSING)
+        if len(unknown):
+            located = self._index.locate(digests[unknown], self._name)
+            hits = np.flatnonzero(located.found)
+            if len(hits):
+                slots = np.array([self._slot(int(p)) for p in located.packs[hits]], np.uint64)
+                values[unknown[hits]] = slots << np.uint64(32) | located.addresses[hits]
+                self._map.set(digests[unknown[hits]], values[unknown[hits]])
+        return values
+
+    def _cost(self, name: int) -> list[tuple[int, int]]:
+        """What is decoded for a chunk in the frame `name` (value >> FRAME_BITS): see reach.Cost."""
+        slot, number = name >> 10, name & (MAX_FRAMES - 1)
+        key = self._old_packs.get(slot)
+        if key is None:
+            return [(name, FRAME_TARGET)]
+        known = self._costs.get(slot)
+        if known is None:
+            try:
+                frames = self._volume.packs.pack(key).frames
+                known = frames["raw"].tolist(), frames["base"].tolist()
+            except (Damaged, NotFound):
+                known = [], []  # as bad as can be
+            self._costs[slot] = known
+        sizes, bases = known
+        if number >= len(sizes):
+            return [(name, 2 * MAX_FRAME)]
+        base = bases[number] - 1
+        return [(name, sizes[number]), *([(slot << 10 | base, sizes[base])] if base >= 0 else [])]
 
     def _slot(self, number: int) -> int:
         # Packs that were there before count down from the top of the slot space, new ones up from 0.
@@ -240,14 +288,22 @@ class Ingest:
         result = [blob for blob, _ in loose.values()]
         records: list[tuple[Record, bytes]] = []
         blobs: list[NewBlob] = []
-        for pending in self._pending.values():
-            if pending.digest in loose or (only is not None and pending.digest not in only):
-                continue
-            blob, record = self._recipe(pending)
+        packed = set(self._pending)
+        wanted = deque(
+            (pending, tuple(self._uses(pending)))
+            for pending in self._pending.values()
+            if pending.digest not in loose and (only is None or pending.digest in only)
+        )
+        # What is large goes as soon as it has been used: with many chunks, every copy of their names counts.
+        self._map = table.ChunkMap()
+        self._pending.clear()
+        index = self._write_index(sealed)
+        while wanted:
+            blob, record = _recipe(*wanted.popleft())
             blobs.append(blob)
             records.append(record)
         for digest, (data, media_type, children) in self._inline.items():
-            if digest in self._pending or digest in loose:
+            if digest in packed or digest in loose:
                 continue
             place = Place("inline", "")
             blobs.append(NewBlob(digest, len(data), place, media_type=media_type, children=children))
@@ -263,39 +319,31 @@ class Ingest:
             for blob, at in zip(blobs, positions, strict=True):
                 place = replace(blob.place, key=key, frame=at.frame, offset=at.offset, length=at.length)
                 result.append(replace(blob, place=place))
-        if sealed:
-            key = index_key()
-            self._begin(key, "index")
-            segment = self._volume.objects.stage(self._lease, key)
-            segment.write(encode_segment([(p.pack_id, p.digests, p.addresses) for p in sealed], digest_kind))
+        if index is not None:
+            segment, row = index
             staged.append(segment)
-            objects.append(NewObject(key, segment.size, packs=tuple(p.key for p in sealed)))
+            objects.append(row)
         self._volume.objects.publish(staged)
         return Written(result, objects)
 
-    def _recipe(self, pending: _Pending) -> tuple[NewBlob, tuple[Record, bytes]]:
-        split = pending.split
-        recipe = Recipe(split.size, split.weave, split.literals, split.payloads)
-        encoded = recipe_format.encode(recipe)
-        if not _same(recipe_format.decode(encoded), recipe):
-            raise Damaged("a recipe does not read back as written", what=str(pending.digest))
-        place = Place("packed", "", uses=tuple(self._uses(split)))
-        blob = NewBlob(
-            pending.digest,
-            split.size,
-            place,
-            media_type=pending.media_type,
-            children=pending.children,
-            diffid=pending.digest,
-            content_size=split.size,
-            files_size=split.files_size,
-        )
-        return blob, (_record(RecordKind.RECIPE, blob), encoded)
+    def _write_index(self, sealed: Sequence[Sealed]) -> tuple[Staged, NewObject] | None:
+        """The index segment of the new packs, staged. Their tables are let go with it."""
+        if not sealed:
+            return None
+        key = index_key()
+        self._begin(key, "index")
+        segment = self._volume.objects.stage(self._lease, key)
+        tables = [(pack.pack_id, pack.digests, pack.addresses) for pack in sealed]
+        segment.write(encode_segment(tables, self._volume.file.chunk_digest))
+        for pack in sealed:
+            pack.digests, pack.addresses = pack.digests[:0].copy(), pack.addresses[:0].copy()
+        return segment, NewObject(key, segment.size, packs=tuple(pack.key for pack in sealed))
 
-    def _uses(self, split: Split) -> list[Used]:
+    def _uses(self, pending: _Pending) -> list[Used]:
+        split = pending.split
         digests = np.concatenate([split.literals.digests, split.payloads.digests])
         lengths = np.concatenate([split.literals.lengths, split.payloads.lengths])
-        values = self._map.get(digests)
+        values = _over(pending.own, digests, self._map.get(digests))
         if len(values) and int(values.max()) >= table.MISSING:
             raise Damaged("a chunk has no address", what="ingest")
         slots = values >> np.uint64(32)
@@ -332,20 +380,76 @@ class _Resumed:
 
 
 class _Chunks:
-    """The sink of one blob's split: sends new chunks into frames."""
+    """The sink of one blob's split: sends new chunks into frames, and others again where the blob reached too far."""
 
     def __init__(self, ingest: Ingest) -> None:
         self._ingest = ingest
+        self._reach = Reach(ingest._cost)
+        self._used = np.zeros(_MARKS, np.bool_)  # by the first bits of a digest: may this blob have used it before
+        self._given = 0
+        self._distinct = 0  # at least
+        self.own = table.ChunkMap()
 
-    def take(self, track: int, buffer: Buffer, starts: U64, lengths: U32, digests: U8) -> None:
+    def take(self, track: int, buffer: Buffer, starts: U64, lengths: U32, digests: U8, *, force: bool = False) -> bool:
         ingest = self._ingest
-        fresh = np.flatnonzero(ingest._map.claim(digests))
-        if not len(fresh):
+        # Half of what a recipe may have: the rest is for what comes in larger chunks, or has to be taken.
+        most = recipe_format.FREE_ROWS + recipe_format.ROWS_PER_DIGEST * self._distinct
+        if self._given + len(lengths) > most // 2 and not force:
+            return False
+        values = _over(self.own, digests, ingest._lookup(digests))
+        marks = np.ascontiguousarray(digests[:, :4]).view("<u4").reshape(-1) & np.uint32(_MARKS - 1)
+        frames = np.where(values < table.MISSING, values >> np.uint64(FRAME_BITS), NOWHERE)
+        again = self._reach.judge(frames, lengths, ~self._used[marks], force=force)
+        if again is None:
+            return False
+        self._given += len(lengths)
+        fresh = np.unique(marks[~self._used[marks]])
+        self._distinct += len(fresh)
+        self._used[fresh] = True
+        new = np.flatnonzero(values == table.MISSING)
+        new = new[ingest._map.claim(digests[new])]
+        self._store(track, buffer, starts, lengths, digests, new, ingest._map)
+        if again.any():
+            copies = np.flatnonzero(again)
+            self._store(track, buffer, starts, lengths, digests, copies[self.own.claim(digests[copies])], self.own)
+        return True
+
+    def _store(
+        self, track: int, buffer: Buffer, starts: U64, lengths: U32, digests: U8, which: np.ndarray, to: table.ChunkMap
+    ) -> None:
+        if not len(which):
             return
-        new = fresh[~ingest._present(digests[fresh])]
-        if len(new):
-            slots, addresses = ingest._builder(track).add(buffer, starts[new], lengths[new], digests[new])
-            ingest._map.set(digests[new], slots << np.uint64(32) | addresses)
+        slots, addresses = self._ingest._builder(track).add(buffer, starts[which], lengths[which], digests[which])
+        values = slots << np.uint64(32) | addresses
+        to.set(digests[which], values)
+        self._reach.wrote(values >> np.uint64(FRAME_BITS))
+
+
+def _recipe(pending: _Pending, uses: tuple[Used, ...]) -> tuple[NewBlob, tuple[Record, bytes]]:
+    split = pending.split
+    recipe = Recipe(split.size, split.weave, split.literals, split.payloads)
+    encoded = recipe_format.encode(recipe)
+    if not _same(recipe_format.decode(encoded), recipe):
+        raise Damaged("a recipe does not read back as written", what=str(pending.digest))
+    blob = NewBlob(
+        pending.digest,
+        split.size,
+        Place("packed", "", uses=uses),
+        media_type=pending.media_type,
+        children=pending.children,
+        diffid=pending.digest,
+        content_size=split.size,
+        files_size=split.files_size,
+    )
+    return blob, (_record(RecordKind.RECIPE, blob), encoded)
+
+
+def _over(own: table.ChunkMap, digests: U8, values: U64) -> U64:
+    """`values`, but those of `own` where it has them."""
+    if not len(own):
+        return values
+    mine = own.get(digests)
+    return np.where(mine < table.MISSING, mine, values)
 
 
 def intervals(addresses: U64, lengths: U32) -> U32:

@@ -2,6 +2,9 @@
 
 Feeds of a few MiB go through four kernel calls each; nothing here is per chunk. What is left of a payload after its
 last certain cut stays at the front of the window for the next feed (at most one chunk).
+
+What was made to be expensive is taken apart less finely, never refused: small payloads beyond what pieces.py grants
+stay among the literals, and what the sink refuses (reach.py) is kept in literal chunks as large as a frame.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ import numpy as np
 from ..format.storefile import StoreFile
 from ..kernels import cut, hashing, spans, tarscan
 from ..model import U8, U32, U64, Buffer, ChunkList
+from .frames import FRAME_TARGET
 from .naming import Names
+from .pieces import Pieces
 from .source import Source, fill
 from .step import Step
 
@@ -26,9 +31,13 @@ LITERAL, PAYLOAD = 0, 1
 
 
 class Sink(Protocol):
-    """Takes the chunks of a track as they are found. The buffer is valid only during the call."""
+    """Takes the chunks of a track as they are found. The buffer is valid only during the call.
 
-    def take(self, track: int, buffer: Buffer, starts: U64, lengths: U32, digests: U8) -> None: ...
+    False: none was taken, the same bytes are to come in larger chunks; not with `force`."""
+
+    def take(
+        self, track: int, buffer: Buffer, starts: U64, lengths: U32, digests: U8, *, force: bool = False
+    ) -> bool: ...
 
 
 class Track:
@@ -102,12 +111,16 @@ class Split(NamedTuple):
 
 
 class Splitter:
-    """Reads a source to its end, gives chunks to a sink, and returns the Split. One use."""
+    """Reads a source to its end, gives chunks to a sink, and returns the Split. One use. `pieces`: shared with what the
+    same command takes apart besides."""
 
-    def __init__(self, file: StoreFile, sink: Sink) -> None:
+    def __init__(self, file: StoreFile, sink: Sink, pieces: Pieces | None = None) -> None:
         cutter = self._cutter = file.cutter
         self._names = Names(file.chunk_digest)
         self._sink = sink
+        self._pieces = pieces or Pieces()
+        self._inside = False  # does the last payload go on in the next feed, and is it told apart
+        self._apart = False
         self._scanner = tarscan.Scanner()
         self._stream = hashing.Sha256()
         self._tracks = (Track(), Track())
@@ -141,11 +154,10 @@ class Splitter:
         carry, end = self._carry, self._carry + got
         window = memoryview(self._window)[:end]
         segments = self._scanner.feed(window[carry:])
-        self._weave.append(segments.payload, segments.lengths)
+        kinds = self._told_apart(segments, got)
         ends = np.cumsum(segments.lengths, dtype=np.uint64) + np.uint64(carry)
         starts = ends - segments.lengths
-        is_payload = segments.payload.astype(np.bool_)
-        self._gather_literals(window, starts[~is_payload], segments.lengths[~is_payload])
+        is_payload = kinds.astype(np.bool_)
 
         payload_starts, payload_ends = starts[is_payload], ends[is_payload]
         whole = (segments.totals[is_payload] <= 2 * self._cutter.average).astype(np.uint8)
@@ -157,10 +169,47 @@ class Splitter:
             window, payload_starts, payload_ends - payload_starts, whole, final
         )
         digests = self._names.with_stream(self._stream, window, carry, end, chunk_starts, chunk_lengths)
-        self._emit(PAYLOAD, window, chunk_starts, chunk_lengths, digests)
+        if not self._emit(PAYLOAD, window, chunk_starts, chunk_lengths, digests):
+            self._all_literal(window, carry)
+            return
+        self._weave.append(kinds, segments.lengths)
+        self._gather_literals(window, starts[~is_payload], segments.lengths[~is_payload])
         self._window[:tail] = window[end - tail :] if tail else b""
         self._carry = tail
         self._whole = int(whole[-1]) if tail else 0
+
+    def _told_apart(self, segments: tarscan.Segments, got: int) -> U8:
+        """The segments' kinds, small payloads that are not told apart being literal."""
+        at = np.flatnonzero(segments.payload)
+        if not len(at):
+            self._pieces.grant(got, 0)
+            return segments.payload
+        small = segments.totals[at] < self._cutter.average
+        apart = np.ones(len(at), np.bool_)
+        begin = 0
+        if self._inside:
+            apart[0], begin = self._apart, 1
+        wanted = np.flatnonzero(small[begin:]) + begin
+        apart[wanted[self._pieces.grant(got, len(wanted)) :]] = False
+        self._inside = not segments.last[at[-1]]
+        self._apart = bool(apart[-1])
+        if apart.all():
+            return segments.payload
+        kinds = segments.payload.copy()
+        kinds[at[~apart]] = LITERAL
+        return kinds
+
+    def _all_literal(self, window: memoryview, carry: int) -> None:
+        """A feed whose payloads were refused: all of it is literal, but for what was carried over, which has its place
+        in the payload track."""
+        if carry:
+            start, length = np.zeros(1, np.uint64), np.array([carry], np.uint32)
+            digests = self._names.of(window, start, length)
+            self._emit(PAYLOAD, window, start, length, digests, force=True)
+        start, rest = np.array([carry], np.uint64), np.array([len(window) - carry], np.uint64)
+        self._weave.append(np.array([LITERAL], np.uint8), rest)
+        self._gather_literals(window, start, rest)
+        self._carry = 0
 
     def _cut(self, buffer: Buffer, starts: U64, lengths: U64, whole: U8, final: bool) -> tuple[U64, U32, int]:
         c = self._cutter
@@ -183,7 +232,9 @@ class Splitter:
         buffer = memoryview(self._literals)[:length]
         one = np.zeros(1, np.uint64)
         starts, lengths, tail = self._cut(buffer, one, np.array([length], np.uint64), np.zeros(1, np.uint8), final)
-        self._emit(LITERAL, buffer, starts, lengths, self._names.of(buffer, starts, lengths))
+        if not self._emit(LITERAL, buffer, starts, lengths, self._names.of(buffer, starts, lengths)):
+            starts, lengths = _large(length - tail)
+            self._emit(LITERAL, buffer, starts, lengths, self._names.of(buffer, starts, lengths), force=True)
         self._literals[:tail] = bytes(buffer[length - tail :])
         self._literal_length = tail
 
@@ -197,10 +248,19 @@ class Splitter:
                 np.array([self._whole], np.uint8),
                 True,
             )
-            self._emit(PAYLOAD, window, starts, lengths, self._names.of(window, starts, lengths))
+            digests = self._names.of(window, starts, lengths)
+            self._emit(PAYLOAD, window, starts, lengths, digests, force=True)
         self._flush_literals(final=True)
 
-    def _emit(self, track: int, buffer: Buffer, starts: U64, lengths: U32, digests: U8) -> None:
+    def _emit(self, track: int, buffer: Buffer, starts: U64, lengths: U32, digests: U8, *, force: bool = False) -> bool:
         if len(starts):
-            self._sink.take(track, buffer, starts, lengths, digests)
+            if not self._sink.take(track, buffer, starts, lengths, digests, force=force):
+                return False
             self._tracks[track].append(digests, lengths)
+        return True
+
+
+def _large(size: int) -> tuple[U64, U32]:
+    """(starts, lengths) of pieces that take a frame each."""
+    ends = np.linspace(0, size, max(1, size // FRAME_TARGET) + 1).astype(np.uint64)
+    return ends[:-1], np.diff(ends).astype(np.uint32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import tarfile
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from casstore.digest import Digest
 from casstore.errors import BadInput
-from casstore.flow import split
+from casstore.flow import pieces, split
+from casstore.flow.pieces import Pieces
 from casstore.flow.restore import Layout
 from casstore.flow.source import BytesSource, StreamSource
 from casstore.flow.split import Split, Splitter, Track, Weave
@@ -36,10 +37,20 @@ class Kept:
     def __init__(self) -> None:
         self.chunks: dict[bytes, bytes] = {}
 
-    def take(self, track: int, buffer: object, starts: np.ndarray, lengths: np.ndarray, digests: np.ndarray) -> None:
+    def take(
+        self,
+        track: int,
+        buffer: object,
+        starts: np.ndarray,
+        lengths: np.ndarray,
+        digests: np.ndarray,
+        *,
+        force: bool = False,
+    ) -> bool:
         view = memoryview(buffer)  # type: ignore[call-overload]
         for start, length, name in zip(starts.tolist(), lengths.tolist(), digests, strict=True):
             self.chunks[name.tobytes()] = bytes(view[start : start + length])
+        return True
 
 
 class Chopped:
@@ -292,6 +303,68 @@ def test_a_weave_is_the_order_of_bytes(parts: list[list[tuple[int, int]]]) -> No
         flat += "".join("lp"[kind] * n for kind, n in part)
     made = "".join("l" * int(row[0]) + "p" * int(row[1]) for row in weave.rows())
     assert made == flat
+
+
+# -- what was made to be expensive
+
+
+class Refuses(Kept):
+    """Takes chunks only now and then."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._random = random.Random(seed)
+        self.refused = 0
+
+    def take(self, *columns: Any, force: bool = False) -> bool:
+        if not force and self._random.random() < 0.6:
+            self.refused += 1
+            return False
+        return super().take(*columns, force=force)
+
+
+@given(data=tars(), seed=st.integers(0, 2**32), size=st.sampled_from([4096, 20_000, 66_000]))
+@few
+def test_what_is_refused_is_kept_in_large_pieces(
+    feeds: Callable[[int], None], data: bytes, seed: int, size: int
+) -> None:
+    feeds(size)
+    refuses = Refuses(seed)
+    made = Splitter(FILE, refuses).run(Chopped(data, 0))
+    assert joined(Whole(made, refuses.chunks)) == data
+    recipe = Recipe(made.size, made.weave, made.literals, made.payloads)
+    assert recipe_format.decode(recipe_format.encode(recipe)).size == len(data)
+    assert (made.digest, made.files_size) == (Digest.of(data).raw, run(data).split.files_size)
+
+
+@given(data=tars(), size=st.sampled_from([1000, 20_000, 300_000]), free=st.integers(0, 4))
+@few
+def test_small_payloads_beyond_what_is_granted_are_literal(
+    feeds: Callable[[int], None], data: bytes, size: int, free: int
+) -> None:
+    feeds(size)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces, "FREE", free)
+        made = check(data).split
+    every = run(data).split
+    small = every.payloads.repeats[every.payloads.lengths < FILE.cutter.average].sum()
+    assert made.payloads.size <= every.payloads.size
+    if small <= free:
+        assert equal(made, every)
+
+
+def test_how_many_payloads_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "FREE", 100)
+    monkeypatch.setattr(pieces, "BYTES_PER_PIECE", 10_240)
+    data = sample.files({f"{i:05}": sample.noise(i, 20_000 if i % 1000 == 0 else 9) for i in range(4000)})
+    made = check(data).split
+    small = int((made.payloads.lengths == 9).sum())
+    assert small == 100 + len(data) // 10_240 or small == 100 + len(data) // 10_240 - 1
+    assert (made.payloads.lengths == 20_000).sum() == 4
+    shared = Pieces()
+    first = Splitter(FILE, Kept(), shared).run(BytesSource(data)).payloads
+    second = Splitter(FILE, Kept(), shared).run(BytesSource(data)).payloads
+    assert len(first.lengths) >= small and len(second.lengths) <= small - 90
 
 
 # -- sources
