@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import secrets
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -24,7 +23,8 @@ from casstore.upkeep.check import Finding
 MEMORY = Path("/dev/shm")
 SHARE = float(os.environ.get("DAMAGE_SHARE") or 0.12)
 """Of all cases, how many are tried; 1: all."""
-SEED = int(os.environ.get("DAMAGE_SEED") or secrets.randbits(24))
+SEED = int(os.environ.get("DAMAGE_SEED") or 1)
+"""The same sample each time, so that a change fails for what it did only."""
 
 IMAGES = (
     sample.rich_image(1, ["one:1"]),
@@ -130,6 +130,8 @@ class Run:
 
     def __init__(self, origin: Origin, case: Case, place: Path) -> None:
         self.origin, self.case = origin, case
+        # Another store's catalog names what was never here, and is told so for ever.
+        self.foreign = case.kind == "catalog" and case.how in ("mixed", "swapped")
         self.chance = random.Random(SEED ^ zlib.crc32(str(case).encode()))
         self.root = place / "store"
         shutil.copytree(origin.store_for(case.kind), self.root)
@@ -167,8 +169,7 @@ class Run:
             assert not again, "nothing but derived things was damaged"
         left = self.check()
         bad = [one for one in left if not isinstance(one, Finding) or one.severity == "error"]
-        foreign = self.case.kind == "catalog" and self.case.how in ("mixed", "swapped")
-        assert bad if again else not bad or foreign, (again, left)  # another store's catalog names what was never here
+        assert bad if again else not bad or self.foreign, (again, left)
         with api.open(self.root) as store:
             self.origin.load(store)
         assert self.read() == set(), "a load of good copies did not heal all"
@@ -177,7 +178,7 @@ class Run:
         with api.open(self.root) as store:
             store.gc(grace=0)
             report = store.check(read_data=True)
-            assert report.ok, report.findings
+            assert report.ok or self.foreign, report.findings
         assert self.read() == set()
         with api.open(self.root) as store:
             names = {f"{row.repository}:{row.tag}" for row in store.images()}

@@ -1,7 +1,7 @@
 """Every region of every file, in every way: what is read is right or told as damaged, check finds it and says whom it
 hurts, a repair loses nothing, good copies heal the rest.
 
-A sample of it; all of it with DAMAGE_SHARE=1. DAMAGE_SEED=n: the same sample once more.
+A sample of it; all of it with DAMAGE_SHARE=1. DAMAGE_SEED=n: another sample, and other damage.
 """
 
 from __future__ import annotations
