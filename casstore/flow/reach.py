@@ -43,8 +43,11 @@ class Reach:
 
     def __init__(self, cost: Cost) -> None:
         self._cost = cost
-        self._recent: OrderedDict[int, int] = OrderedDict()
+        self._recent: OrderedDict[int, tuple[int, int]] = OrderedDict()
+        """Frame → (its bytes, the run that read it last), the oldest run first."""
         self._recent_bytes = 0
+        self._run = 0
+        self._too_long = False  # this run alone reads more than is remembered
         self.seen = 0
         """Bytes of the blob so far."""
         self.decoded = 0
@@ -61,7 +64,7 @@ class Reach:
         total = int(lengths.sum(dtype=np.uint64))
         decoded = self.decoded + total  # if all of them were stored again
         most = FREE + FACTOR * (self.seen + total)
-        fetched: list[dict[int, int]] = []
+        fetched: dict[int, int] = {}
         if len(old):
             names, which = np.unique(frames[old], return_inverse=True)
             used = np.bincount(which, weights=lengths[old])
@@ -70,23 +73,21 @@ class Reach:
             costs = np.array([sum(need.values()) for need in needs], np.float64)
             # What cannot be moved comes first, then what is used best.
             for at in np.lexsort((-used / np.maximum(costs, 1.0), ~fixed)):
-                mine = {name: size for name, size in needs[at].items() if not any(name in one for one in fetched)}
+                mine = {name: size for name, size in needs[at].items() if name not in fetched}
                 more = max(0, sum(mine.values()) - int(used[at]))
                 if not more or decoded + more <= most or (fixed[at] and force):
                     decoded += more
-                    if mine:
-                        fetched.append(mine)
+                    fetched |= mine
                 elif fixed[at]:
                     return None
                 else:
                     again[old[which == at]] = True
-            for name in names.tolist():
-                if name in self._recent:
-                    self._recent.move_to_end(name)
+            fetched |= {name: self._recent[name][0] for name in names.tolist() if name in self._recent}
         self.seen += total
         self.decoded = decoded
-        for one in fetched:
-            self._remember(one.items())
+        self._run += 1
+        self._too_long = False
+        self._remember(fetched.items())
         return again
 
     def wrote(self, frames: U64) -> None:
@@ -101,9 +102,15 @@ class Reach:
         return {one: size for one, size in self._cost(name) if one not in self._recent}
 
     def _remember(self, frames: Iterable[tuple[int, int]]) -> None:
+        """The run reads these, in whatever order: a reader has all of them still, or none is counted on."""
+        if self._too_long:
+            return
         for name, size in frames:
-            self._recent_bytes += size - self._recent.pop(name, 0)
-            self._recent[name] = size
-        while self._recent_bytes > RECENT and len(self._recent) > 1:
-            _, size = self._recent.popitem(last=False)
-            self._recent_bytes -= size
+            self._recent_bytes += size - self._recent.pop(name, (0, 0))[0]
+            self._recent[name] = size, self._run
+        while self._recent_bytes > RECENT:
+            oldest = next(iter(self._recent.values()))[1]
+            self._too_long = oldest == self._run
+            while self._recent and next(iter(self._recent.values()))[1] == oldest:
+                _, (size, _) = self._recent.popitem(last=False)
+                self._recent_bytes -= size

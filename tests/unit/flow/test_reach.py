@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sample
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from casstore import api
@@ -50,7 +50,12 @@ class Reader:
 runs = st.lists(st.lists(st.tuples(st.integers(0, 60), st.integers(1, FRAME)), min_size=1, max_size=12), max_size=40)
 
 
+LONG = [(0, 1), (1, 1), (1, 2), (2, 540), (3, 1), (6, 823), (9, 559), (9, 1000), (10, 1), (27, 998), (56, 149)]
+"""A run that reads more than is remembered: in which order is not known."""
+
+
 @given(runs, st.integers(0, 2**32))
+@example([LONG, [(1, 1), (4, 348), (5, 826), (21, 826)], [(0, 1)]], 1)
 @settings(max_examples=300, deadline=None)
 def test_the_bound_holds(made: list[list[tuple[int, int]]], seed: int) -> None:
     """Against a reader that remembers twice as much as is counted on: some frames that it has are not counted on."""
