@@ -33,7 +33,7 @@ from .store.site import make_site, open_site, read_store_file
 if TYPE_CHECKING:
     from .image.blobs import BlobSummary
     from .image.load import LoadReport
-    from .image.tags import Step
+    from .image.removal import Step
     from .image.verify import VerifyReport
     from .store.volume import Volume
     from .upkeep.check import CheckReport

@@ -6,6 +6,7 @@ ID. A name beats a prefix; name:tag@digest goes by the digest.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from ..digest import Digest
@@ -80,12 +81,20 @@ def _by_id(tx: Tx, image_id: Digest) -> Found | None:
     return None
 
 
-def is_kept(tx: Tx, digest: Digest) -> bool:
-    """Does a tag or a pin lead to this blob? (If not, it only waits for gc.)"""
+def is_kept(
+    tx: Tx,
+    digest: Digest,
+    *,
+    but_tags: Collection[tuple[str, str]] = (),
+    but_pins: Collection[tuple[Digest, str]] = (),
+) -> bool:
+    """Does a tag or a pin lead to this blob, other than these? (If not, it only waits for gc.)"""
     queue, seen = [digest], {digest}
     while queue:
         one = queue.pop()
-        if names.tags(tx, target=one) or names.pins(tx, one):
+        if any((row.repository, row.tag) not in but_tags for row in names.tags(tx, target=one)):
+            return True
+        if any(pin not in but_pins for pin in names.pins(tx, one)):
             return True
         fresh = [parent for parent in names.parents(tx, one) if parent not in seen]
         seen.update(fresh)

@@ -5,6 +5,7 @@ reader."""
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,6 +24,11 @@ UNTAGGED = "untagged"
 PIN = "blob"
 """The name of the pin that `blob put` leaves."""
 _PREFIX = re.compile(r"[0-9a-f]{1,64}")
+
+
+def state(tx: Tx) -> str:
+    """A word for the tags, pins and settings as they are: another one as soon as any of them changes."""
+    return str(tx.value("SELECT value FROM meta WHERE key = 'references'") or "")
 
 
 # -- tags
@@ -141,6 +147,22 @@ def image_ids(tx: Tx, prefix: str, limit: int = 16) -> list[Digest]:
 def image_children(tx: Tx, image_id: Digest) -> list[ImageRow]:
     """Live images whose parent is the image with this ID."""
     return [_image(row) for row in tx.rows(f"{_IMAGE} WHERE i.parent = ?", (str(image_id),))]
+
+
+def images_with(tx: Tx, diffid: Digest) -> Iterator[Digest]:
+    """The live image manifests with a layer of this uncompressed digest, in whatever form; only while the transaction
+    is open."""
+    for row in tx.each(
+        "SELECT DISTINCT m.digest FROM blob l JOIN child c ON c.child = l.id JOIN image i ON i.manifest = c.parent"
+        " JOIN blob m ON m.id = i.manifest AND m.state = 'live' WHERE l.diffid = ?",
+        (diffid.raw,),
+    ):
+        yield Digest.unpack(row[0])
+
+
+def files_size(tx: Tx, diffid: Digest) -> int:
+    """docker's SIZE of the layer with this uncompressed digest (bytes); 0 where it is none or is not here."""
+    return int(tx.value("SELECT max(files_size) FROM blob WHERE diffid = ? AND state = 'live'", (diffid.raw,)) or 0)
 
 
 # -- statistics and settings

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import msgspec
 
 from ..digest import Digest
-from ..errors import LeaseLost, NotFound
+from ..errors import Conflict, LeaseLost, NotFound
 from ..model import BlobInfo, ImageRow, NewBlob, Place, TagRow
-from . import query, references, rows, rules
+from . import names, query, references, rows, rules
 from .catalog import Catalog, Tx, WriteTx
 from .objects import check_key
 from .rows import NewObject as NewObject  # what callers of commit make
@@ -326,18 +326,24 @@ def untag(
     *,
     pins: Iterable[tuple[Digest, str]] = (),
     kept: Iterable[tuple[Digest, str]] = (),
+    planned: str | None = None,
 ) -> list[TagRow]:
     """Remove tags, given as (repository, tag), and `pins`, and set the pins `kept`, all at once; returns the tags that
-    were there."""
+    were there.
+
+    `planned`: the `names.state` that this was planned for. Is it another now, Conflict, and nothing changes.
+    """
     removed = []
     with catalog.write("untag", final=True) as tx:
+        if planned is not None and names.state(tx) != planned:
+            raise Conflict("names have changed since this was planned; nothing was changed, try again")
         now = tx.now()
         for repository, tag_ in tags:
             former = _take_tag(tx, repository, tag_, now)
             if former is not None:
                 removed.append(TagRow(repository, tag_, former, now))
         for digest, name in kept:
-            tx.run("INSERT INTO pin (digest, name) VALUES (?, ?) ON CONFLICT DO NOTHING", (digest.raw, name))
+            put_pin(tx, digest, name)
         for digest, name in pins:
             if tx.run("DELETE FROM pin WHERE digest = ? AND name = ?", (digest.raw, name)):
                 references.changed(tx)

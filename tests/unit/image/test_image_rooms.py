@@ -219,6 +219,29 @@ def test_released_layers_are_told_from_the_top(opened: api.Store, tmp_path: Path
     assert deleted("c:1") == 1
 
 
+def test_a_parent_whose_children_only_wait_for_gc_goes_with_its_name(opened: api.Store, tmp_path: Path) -> None:
+    base = sample.image("base", ["base:1"])
+    child = sample.image("child", ["child:1"], [*base.layers, sample.files({"c": b"c"})])
+    members = sample.docker_members([base, child])
+    items = json.loads(members["manifest.json"])
+    items[1]["Parent"] = base.id
+    (tmp_path / "in.tar").write_bytes(sample.plain_tar(members | {"manifest.json": json.dumps(items).encode()}))
+    opened.load(tmp_path / "in.tar")
+    assert [step.verb for step in opened.remove(["child:1"])] == ["Untagged", "Deleted", "Deleted"]
+    assert [step.text for step in opened.remove(["base:1"])] == ["base:1", base.id, *base.diff_ids]
+
+
+def test_a_layer_that_another_image_has_in_another_form_is_not_released(opened: api.Store, tmp_path: Path) -> None:
+    """Plain in one image and gzip in the other: the same chainID."""
+    layer = sample.files({"f": b"f"})
+    one, two = (sample.image(n, [f"f:{n}"], [layer], comment=str(n)) for n in (1, 2))
+    load(opened, tmp_path, one)
+    (tmp_path / "gz.tar").write_bytes(sample.oci_archive(two))
+    opened.load(tmp_path / "gz.tar")
+    assert [step.text for step in opened.remove(["f:1"])] == ["f:1", one.id]
+    assert [step.text for step in opened.remove(["f:2"])] == ["f:2", two.id, *two.diff_ids]
+
+
 def test_chain_ids_of_what_is_deleted(opened: api.Store, tmp_path: Path) -> None:
     one = sample.image(1, ["c:1"], [sample.files({"a": b"a"}), sample.files({"b": b"b"})])
     load(opened, tmp_path, one)

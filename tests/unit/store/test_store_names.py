@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from casstore.digest import Digest
-from casstore.errors import Damaged, InvalidReference
+from casstore.errors import Conflict, Damaged, InvalidReference
 from casstore.model import ImageRow, NewBlob, Place, Used
 from casstore.store import names, protocol, query, rewrite
 from casstore.store.catalog import Catalog
@@ -199,6 +199,18 @@ def test_former_targets_of_a_tag_are_on_record(filled: Filled) -> None:
     with filled.catalog.read() as tx:
         rows = tx.rows("SELECT repository, tag, target FROM tag_history ORDER BY id")
     assert rows == [("a", "1", filled.manifests[n].digest.raw) for n in (0, 1)]
+
+
+def test_what_was_planned_for_other_names_is_not_carried_out(filled: Filled) -> None:
+    with filled.catalog.read() as tx:
+        state = names.state(tx)
+    protocol.pin(filled.catalog, filled.own.digest, "new")
+    with pytest.raises(Conflict, match="nothing was changed"):
+        protocol.untag(filled.catalog, [("a", "1")], pins=[(filled.own.digest, "new")], planned=state)
+    with filled.catalog.read() as tx:
+        assert names.find_tag(tx, "a", "1") and names.pins(tx, filled.own.digest)
+        state = names.state(tx)
+    assert len(protocol.untag(filled.catalog, [("a", "1")], planned=state)) == 1
 
 
 def test_images(filled: Filled, tx: Any) -> None:
