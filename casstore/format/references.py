@@ -13,20 +13,24 @@ from ..errors import Damaged, InvalidReference
 
 VERSION = 1
 #: Bytes from the beginning that `decode_head` needs.
-HEAD_SIZE = 128
+HEAD_SIZE = 160
 #: Larger than any copy that is read (bytes).
 MAX_SIZE = 1 << 30
 
-_HEAD = re.compile(rb'\{"version":(\d{1,9}),"serial":(\d{1,18}),"word":"([0-9a-f]{16})","written":(\d{1,12}),')
+_HEAD = re.compile(
+    rb'\{"version":(\d{1,9}),"store":"([0-9a-f]{32})","serial":(\d{1,18}),"word":"([0-9a-f]{16})","written":(\d{1,12}),'
+)
 
 
 class Head(NamedTuple):
     """Which state of the catalog a copy shows: `serial` counts the transactions that changed a name, `word` is random
-    for each of them; `written` is a time, in seconds since 1970."""
+    for each of them; `written` is a time, in seconds since 1970; `store` is the id of the store whose names they
+    are."""
 
     serial: int
     word: str
-    written: int = 0
+    written: int
+    store: str
 
 
 class References(NamedTuple):
@@ -46,6 +50,7 @@ class _Body(msgspec.Struct):
 
 class _File(msgspec.Struct):
     version: int
+    store: str
     serial: int
     word: str
     written: int
@@ -63,8 +68,8 @@ def encode(copy: References) -> bytes:
         )
     )
     head = copy.head
-    check = _check(head, body)
-    return msgspec.json.encode(_File(VERSION, head.serial, head.word, head.written, check, msgspec.Raw(body))) + b"\n"
+    file = _File(VERSION, head.store, head.serial, head.word, head.written, _check(head, body), msgspec.Raw(body))
+    return msgspec.json.encode(file) + b"\n"
 
 
 def decode_head(data: bytes) -> Head | None:
@@ -72,14 +77,14 @@ def decode_head(data: bytes) -> Head | None:
     found = _HEAD.match(data)
     if found is None or int(found[1]) != VERSION:
         return None
-    return Head(int(found[2]), found[3].decode(), int(found[4]))
+    return Head(int(found[3]), found[4].decode(), int(found[5]), found[2].decode())
 
 
 def decode(data: bytes, what: str = "references.json") -> References:
     """The whole copy. Damaged: any byte of what it says differs from what was written, or it is of another version."""
     try:
         file = msgspec.json.decode(data, type=_File)
-        head = Head(file.serial, file.word, file.written)
+        head = Head(file.serial, file.word, file.written, file.store)
         if file.version != VERSION:
             raise Damaged(f"references of unknown format version {file.version}", what=what)
         if _check(head, bytes(file.references)) != file.check:
@@ -94,4 +99,5 @@ def decode(data: bytes, what: str = "references.json") -> References:
 
 def _check(head: Head, body: bytes) -> str:
     # Not the checksum of `encoding`, which is the same: giving an image a name needs no arrays.
-    return blake3(f"{VERSION} {head.serial} {head.word} {head.written} ".encode() + body).hexdigest(16)
+    told = f"{VERSION} {head.store} {head.serial} {head.word} {head.written} "
+    return blake3(told.encode() + body).hexdigest(16)

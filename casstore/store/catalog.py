@@ -202,9 +202,9 @@ class Catalog:
         return cls(root)
 
     @classmethod
-    def remake(cls, root: Path) -> None:
-        """Where the catalog is missing, or so damaged that it cannot be trusted, move it into STORE/quarantine and make
-        one anew, to be filled by `check`. Nobody else may be using it."""
+    def remake(cls, root: Path, judge: Callable[[Tx], str] = lambda _: "") -> None:
+        """Where the catalog is missing, so damaged that it cannot be trusted, or no good by what `judge` says, move it
+        into STORE/quarantine and make one anew, to be filled by `check`. Nobody else may be using it."""
         # One at a time: who comes second must not move away what the first has made.
         handle = os.open(Path(root) / "store.json", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -212,6 +212,9 @@ class Catalog:
             try:
                 with cls(root) as catalog:
                     why = catalog.examine()
+                    if not why:
+                        with catalog.read() as tx:
+                            why = judge(tx)
             except Damaged as error:
                 why = error.message
             if why:

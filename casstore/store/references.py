@@ -2,7 +2,8 @@
 
 Not a commit point: it is written after the commits that change names, at most once a command, and may be stale by what
 was written since. It is never wrong: it shows the catalog as it was at one moment, replaces itself atomically, and
-carries a checksum. `check --repair` reads it when the catalog is lost or is older than the copy.
+carries a checksum and the store's id: the copy of another store's names counts for nothing. `check --repair` reads it
+when the catalog is lost or is older than the copy.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import secrets
 
 from ..errors import CasstoreError, Damaged
 from ..format import references as references_format
+from ..format import storefile
 from ..format.references import Head, References
 from . import names
 from .catalog import Catalog, Tx, WriteTx
 from .epoch import epoch_matches
 from .objects import Objects
+from .site import STORE_FILE, kept_copy
 
 FILE = "references.json"
 LATEST = "references.latest.json"
@@ -37,10 +40,10 @@ def changed(tx: WriteTx) -> None:
     tx.renamed = True
     state = _state(tx)
     objects = Objects(tx.root)
-    lost = _head(objects, LOST)
+    lost = _head(tx, objects, LOST)
     if lost is None or not _later(lost, state):
         for name in (FILE, LATEST):
-            copy = _head(objects, name)
+            copy = _head(tx, objects, name)
             if copy is not None and _later(copy, state):
                 objects.write_file(LOST, objects.read_file(name, references_format.MAX_SIZE) or b"")
                 break
@@ -71,7 +74,7 @@ def refresh(catalog: Catalog, objects: Objects, *, now: bool = False) -> None:
         for _ in range(4):
             with catalog.read() as tx:
                 state = _state(tx)
-                copy, latest = _head(objects, FILE), _head(objects, LATEST)
+                copy, latest = _head(tx, objects, FILE), _head(tx, objects, LATEST)
                 if not state.serial or (copy is not None and copy[:2] == state[:2]):
                     return
                 if any(one is not None and _later(one, state) for one in (copy, latest)):
@@ -79,24 +82,31 @@ def refresh(catalog: Catalog, objects: Objects, *, now: bool = False) -> None:
                 if not epoch_matches(tx, objects):
                     return
                 moment = int(tx.now())
-                data = references_format.encode(_shown(tx, state._replace(written=moment)))
+                state = state._replace(written=moment, store=_store_id(tx, objects))
+                data = references_format.encode(_shown(tx, state))
             age = len(data) / UNPACED if copy is None else moment - copy.written
             if not now and len(data) > UNPACED and age < len(data) / UNPACED:
                 if latest is None or latest[:2] != state[:2]:
                     objects.write_file(LATEST, references_format.encode(References(state, [], [], {})))
                 return
+            if copy is None and objects.read_file(FILE, 1, part=True) is not None:
+                objects.quarantine_file(FILE)  # another store's, or damaged
             objects.write_file(FILE, data)
 
 
-def problem(objects: Objects) -> str:
-    """What is wrong with the copy, "" if nothing is. That it is stale or missing is not wrong."""
-    try:
-        data = objects.read_file(FILE, references_format.MAX_SIZE)
-        if data is not None:
-            references_format.decode(data, FILE)
-    except Damaged as error:
-        return error.message
-    return ""
+def problems(tx: Tx, objects: Objects) -> dict[str, str]:
+    """What is wrong with the copies, by file. That one is stale or missing is not wrong."""
+    found = {}
+    for name in (FILE, LATEST, LOST):
+        try:
+            data = objects.read_file(name, references_format.MAX_SIZE)
+            if data is not None:
+                head = references_format.decode(data, name).head
+                if not _is_ours(tx, objects, head):
+                    found[name] = f"is of another store ({head.store})"
+        except Damaged as error:
+            found[name] = error.message
+    return found
 
 
 def to_take(tx: Tx, objects: Objects, *, everything: bool = False) -> list[References]:
@@ -108,6 +118,8 @@ def to_take(tx: Tx, objects: Objects, *, everything: bool = False) -> list[Refer
             data = objects.read_file(name, references_format.MAX_SIZE)
             if data is not None:
                 copy = references_format.decode(data, name)
+                if not _is_ours(tx, objects, copy.head):
+                    continue
                 if everything or name == LOST or _later(copy.head, state):
                     found.append(copy)
     return sorted(found, key=lambda one: -one.head.serial)
@@ -116,7 +128,7 @@ def to_take(tx: Tx, objects: Objects, *, everything: bool = False) -> list[Refer
 def same_state(tx: Tx, objects: Objects) -> References | None:
     """The copy, if it shows the very state that the catalog is in; None where it is stale, missing or damaged."""
     state = _state(tx)
-    head = _head(objects, FILE)
+    head = _head(tx, objects, FILE)
     if head is None or head[:2] != state[:2]:
         return None
     with contextlib.suppress(Damaged):
@@ -133,8 +145,12 @@ def shown(tx: Tx) -> References:
 def later(tx: Tx, objects: Objects) -> bool:
     """Was there a later state than the catalog shows, and has `check` not looked since?"""
     state = _state(tx)
-    heads = [_head(objects, name) for name in (FILE, LATEST)]
-    return _exists(objects, LOST) or any(head is not None and _later(head, state) for head in heads)
+    if any(head is not None and _later(head, state) for head in (_head(tx, objects, FILE), _head(tx, objects, LATEST))):
+        return True
+    lost = objects.read_file(LOST, references_format.HEAD_SIZE, part=True)
+    # A damaged one was ours all the same.
+    head = None if lost is None else references_format.decode_head(lost)
+    return lost is not None and (head is None or _is_ours(tx, objects, head))
 
 
 def taken_over(objects: Objects) -> None:
@@ -150,16 +166,26 @@ def _later(copy: Head, state: Head) -> bool:
 def _state(tx: Tx) -> Head:
     # What is damaged passes for the earliest: a later one is looked for in the copies then.
     serial, _, word = str(tx.value("SELECT value FROM meta WHERE key = 'references'") or "").partition(" ")
-    return Head(int(serial) if _NUMBER.fullmatch(serial) else 0, word)
+    return Head(int(serial) if _NUMBER.fullmatch(serial) else 0, word, 0, "")
 
 
-def _exists(objects: Objects, name: str) -> bool:
-    return objects.read_file(name, 1, part=True) is not None
-
-
-def _head(objects: Objects, name: str) -> Head | None:
+def _head(tx: Tx, objects: Objects, name: str) -> Head | None:
+    """What a copy shows; None where there is none that can be read, or it is another store's."""
     data = objects.read_file(name, references_format.HEAD_SIZE, part=True)
-    return None if data is None else references_format.decode_head(data)
+    head = None if data is None else references_format.decode_head(data)
+    return head if head is not None and _is_ours(tx, objects, head) else None
+
+
+def _is_ours(tx: Tx, objects: Objects, head: Head) -> bool:
+    return head.store == _store_id(tx, objects)
+
+
+def _store_id(tx: Tx, objects: Objects) -> str:
+    file = kept_copy(tx)
+    if file is None:
+        with contextlib.suppress(CasstoreError):
+            file = storefile.decode(objects.read_file(STORE_FILE) or b"")
+    return "" if file is None else file.id
 
 
 def _shown(tx: Tx, head: Head) -> References:

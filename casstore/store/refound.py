@@ -1,4 +1,5 @@
-"""store.json made again where it is lost or damaged: from the copy in the catalog, else from what packs say."""
+"""store.json made again where it is lost or damaged: from the copy in the catalog, else from what packs and the copy of
+the references say."""
 
 from __future__ import annotations
 
@@ -8,10 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ..errors import CasstoreError, Damaged, NotFound, StoreUnusable
-from ..format import pack, storefile
+from ..format import pack, references, storefile
 from ..format.storefile import StoreFile
 from .catalog import Catalog
 from .objects import Objects
+from .references import FILE
 from .site import STORE_FILE, is_store, kept_copy
 
 
@@ -34,7 +36,10 @@ def refound(root: Path) -> None:
         if not is_store(root):
             return
         kept = _from_packs(objects)
-    if kept is not None and kept != found:
+    if kept is None or kept == found:
+        return
+    # Two of three decide: a catalog of another store does not make this one that store.
+    if found is None or found.id == kept.id or found.id != _named_id(objects):
         objects.quarantine_file(STORE_FILE)
         objects.write_file(STORE_FILE, storefile.encode(kept))
 
@@ -45,10 +50,18 @@ def _from_packs(objects: Objects) -> StoreFile:
     for key in objects.all_keys("packs/"):
         with contextlib.suppress(Damaged, NotFound), objects.open(key) as reader:
             header = pack.decode_header(reader.pread(0, min(pack.HEADER_SIZE, reader.size)), key)
-            return _new(header.chunk_digest)
-    return _new("sha256")
+            return _new(objects, header.chunk_digest)
+    return _new(objects, "sha256")
 
 
-def _new(chunk_digest: str) -> StoreFile:
+def _new(objects: Objects, chunk_digest: str) -> StoreFile:
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return StoreFile(id=secrets.token_hex(16), created=now, chunk_digest=chunk_digest)
+    return StoreFile(id=_named_id(objects) or secrets.token_hex(16), created=now, chunk_digest=chunk_digest)
+
+
+def _named_id(objects: Objects) -> str:
+    """The store's id by the copy of the references; "" where there is none, or a damaged one."""
+    with contextlib.suppress(Damaged):
+        data = objects.read_file(FILE, references.MAX_SIZE)
+        return "" if data is None else references.decode(data, FILE).head.store
+    return ""

@@ -60,6 +60,12 @@ def kept_copy(tx: Tx) -> StoreFile | None:
     return storefile.unseal(sealed) if isinstance(sealed, str) else None
 
 
+def _foreign(tx: Tx, file: StoreFile) -> str:
+    """Why this is no catalog of this store; "" if it is one. A store.json that was damaged is mended before."""
+    kept = kept_copy(tx)
+    return "" if kept is None or kept.id == file.id else f"it was the catalog of another store ({kept.id})"
+
+
 def keep_copy(tx: WriteTx, file: StoreFile) -> None:
     tx.run("INSERT OR REPLACE INTO meta (key, value) VALUES ('store', ?)", (storefile.seal(file),))
 
@@ -87,7 +93,7 @@ def make_site(root: Path, create: StoreFile, *, decided: Callable[[], None] = la
 
 def open_site(root: Path, *, create: StoreFile | None = None, remake: bool = False) -> Site:
     """The store at `root`. With `create`, it is made where nothing is yet; else StoreUnusable. With `remake`, a catalog
-    that is missing or damaged is made anew, for `check` to fill; else Damaged."""
+    that is missing, damaged or another store's is made anew, for `check` to fill; else Damaged."""
     file = read_store_file(root)
     if file is None:
         if create is None:
@@ -97,7 +103,7 @@ def open_site(root: Path, *, create: StoreFile | None = None, remake: bool = Fal
         if file is None:
             raise StoreUnusable("the store vanished while it was made", what=str(root))
     if remake:
-        Catalog.remake(root)
+        Catalog.remake(root, lambda tx: _foreign(tx, file))
         with Catalog(root) as catalog, catalog.write("keep_copy") as tx:
             if kept_copy(tx) != file:
                 keep_copy(tx, file)

@@ -40,8 +40,8 @@ class Seen:
     """Does the catalog belong to the store's files?"""
     older: bool = False
     """Is the catalog of a state before the copy of the references?"""
-    copy_problem: str = ""
-    """What is wrong with that copy."""
+    copies: list[str] = field(default_factory=list)
+    """Copies of the references that are damaged, or another store's."""
     names: list[Difference] = field(default_factory=list)
     """Names that are not what their copy says, which is of the same state."""
     rots: dict[str, Rot] = field(default_factory=dict)
@@ -143,12 +143,13 @@ class Look:
             )
         elif seen.older:
             self._found("error", "catalog.sqlite", f"is older than {references.FILE}; was it restored from a backup?")
-        seen.copy_problem = references.problem(volume.objects)
-        if seen.copy_problem:
-            severity = "error" if seen.older or seen.lost else "warning"
-            self._found(severity, references.FILE, f"{seen.copy_problem}; names have no other copy")
         with volume.catalog.read() as tx:
+            copies = references.problems(tx, volume.objects)
             kept = kept_copy(tx)
+        seen.copies = list(copies)
+        for name, problem in copies.items():
+            severity = "error" if seen.older or seen.lost else "warning"
+            self._found(severity, name, f"{problem}; names have no other copy")
         if kept is not None and kept != volume.file:
             self._found("error", STORE_FILE, "is not what the catalog keeps of it")
         for what, problem, images in seen.names:

@@ -71,10 +71,12 @@ class Mend:
         if seen.names:
             damage.reset_names(volume.catalog, volume.objects)
         self._set_aside(seen.segments, astray)
-        if seen.copy_problem:
-            volume.objects.quarantine_file(references.FILE)
+        for name in seen.copies:
+            volume.objects.quarantine_file(name)
         if astray:
             damage.found_again(volume.catalog, volume.objects)
+        if seen.copies:
+            references.refresh(volume.catalog, volume.objects, now=True)
         return built
 
     # -- marking

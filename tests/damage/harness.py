@@ -130,8 +130,8 @@ class Run:
 
     def __init__(self, origin: Origin, case: Case, place: Path) -> None:
         self.origin, self.case = origin, case
-        # Another store's catalog names what was never here, and is told so for ever.
-        self.foreign = case.kind == "catalog" and case.how in ("mixed", "swapped")
+        # Rows of another store's catalog name what was never here, and are told so for ever.
+        self.foreign = case.kind == "catalog" and case.how == "mixed"
         self.chance = random.Random(SEED ^ zlib.crc32(str(case).encode()))
         self.root = place / "store"
         shutil.copytree(origin.store_for(case.kind), self.root)

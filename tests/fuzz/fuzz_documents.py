@@ -119,7 +119,7 @@ def read_storefile(data: bytes) -> None:
 
 
 def read_references(data: bytes) -> None:
-    """`serial word written`, then the body: with the right checksum; and all of it as it is."""
+    """`store serial word written`, then the body: with the right checksum; and all of it as it is."""
     head = references.decode_head(data)
     found = attempt(Damaged, references.decode, data)
     if found is not None:
@@ -127,21 +127,22 @@ def read_references(data: bytes) -> None:
         assert head is None or head == found.head
     line, _, body = data.partition(b"\n")
     words = line.decode("ascii", "replace").split(" ")
-    if len(words) != 3 or not all(re.fullmatch("[0-9]{1,12}", word) for word in (words[0], words[2])):
+    if len(words) != 4 or not all(re.fullmatch("[0-9]{1,12}", word) for word in (words[1], words[3])):
         return
-    head = references.Head(int(words[0]), words[1][:16], int(words[2]))
+    head = references.Head(int(words[1]), words[2][:16], int(words[3]), words[0][:32])
     try:
         msgspec.json.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return
-    file = references._File(1, head.serial, head.word, head.written, references._check(head, body), msgspec.Raw(body))
+    check = references._check(head, body)
+    file = references._File(1, head.store, head.serial, head.word, head.written, check, msgspec.Raw(body))
     found = attempt(Damaged, references.decode, msgspec.json.encode(file))
     if found is None:
         return
     assert found.head == head
     again = references.encode(found)
     assert references.decode(again) == found
-    if re.fullmatch("[0-9a-f]{16}", head.word):
+    if re.fullmatch("[0-9a-f]{16}", head.word) and re.fullmatch("[0-9a-f]{32}", head.store):
         assert references.decode_head(again[: references.HEAD_SIZE]) == head
 
 
@@ -196,7 +197,7 @@ def seeds() -> dict[str, bytes]:
     }
     store = storefile.StoreFile(id="0" * 32, created="2024-01-01T00:00:00Z", cutter=Cutter())
     names = references.References(
-        references.Head(7, "0123456789abcdef", 1_700_000_000),
+        references.Head(7, "0123456789abcdef", 1_700_000_000, "0123456789abcdef" * 2),
         [("docker.io/library/busybox", "latest", digest, 1.5)],
         [(digest, "kept")],
         {"gc.grace": "1h"},
@@ -214,5 +215,5 @@ def seeds() -> dict[str, bytes]:
         "platform": b"\3linux/arm64/v8",
         "store": b"\4" + storefile.encode(store),
         "references": b"\5" + copy,
-        "references-open": b"\0057 0123456789abcdef 99\n" + bytes(body),
+        "references-open": b"\5" + b"0123456789abcdef" * 2 + b" 7 0123456789abcdef 99\n" + bytes(body),
     }

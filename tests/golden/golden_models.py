@@ -159,7 +159,7 @@ STORE = storefile.StoreFile(
 
 D = [Digest.sha256(hashlib.sha256(b"%d" % i).digest()) for i in range(3)]
 REFERENCES = references.References(
-    references.Head(7, "0123456789abcdef", 1_790_000_000),
+    references.Head(7, "0123456789abcdef", 1_790_000_000, STORE.id),
     tags=[("docker.io/library/a", "1", D[0], 1_789_999_999.5), ("localhost:5000/b/c", "latest", D[1], 0.0)],
     pins=[(D[2], "untagged"), (D[0], 'by hand "é"')],
     settings={"codec": "zstd:2", "gc.grace": "0"},

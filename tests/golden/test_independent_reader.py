@@ -179,13 +179,13 @@ def test_recipe() -> None:
 
 def test_references() -> None:
     data = (golden.V1 / "references.json").read_bytes()
-    assert data.endswith(b"}\n") and len(data) > 128
+    assert data.endswith(b"}\n") and len(data) > 160
     found = json.loads(data)
     model = golden.REFERENCES
-    assert list(found) == ["version", "serial", "word", "written", "check", "references"]
-    assert (found["serial"], found["word"], found["written"]) == model.head
+    assert list(found) == ["version", "store", "serial", "word", "written", "check", "references"]
+    assert (found["serial"], found["word"], found["written"], found["store"]) == model.head
     body = data[data.index(b'"references":') + len(b'"references":') : -2]
-    told = f"1 {found['serial']} {found['word']} {found['written']} ".encode()
+    told = f"1 {found['store']} {found['serial']} {found['word']} {found['written']} ".encode()
     assert hashed(told + body).hex() == found["check"]
     assert found["references"] == {
         "tags": [[repository, tag, str(digest), created] for repository, tag, digest, created in model.tags],

@@ -21,12 +21,14 @@ from casstore.digest import Digest
 from casstore.errors import CasstoreError, NotFound
 from casstore.format.index import IndexSegment
 from casstore.format.index import merge as merge_segments
+from casstore.format.storefile import StoreFile
 from casstore.model import BlobInfo, NewBlob, Place, Used
 from casstore.store import collector, protocol, query
 from casstore.store.catalog import Catalog
 from casstore.store.index import IndexSet, encode_segment
 from casstore.store.objects import Objects, Staged, index_key, loose_key, pack_id, pack_key
 from casstore.store.protocol import NewObject
+from casstore.store.site import keep_copy
 
 TTL = 600.0
 
@@ -62,6 +64,8 @@ class Toy:
         self.root = root
         self.objects = Objects.make(root)
         self.catalog = Catalog.make(root)
+        with self.catalog.write("init") as tx:
+            keep_copy(tx, StoreFile(id="0" * 32, created="2026-11-24T00:00:00Z"))
         self.content: dict[Digest, Sequence[str]] = {}
         """What blobs are made of, known to the tests alone."""
 
