@@ -112,6 +112,13 @@ def chunks(source: Source, size: int = 1 << 20) -> Iterator[memoryview]:
         yield view[:got]
 
 
+def name_of(where: str | Path | int) -> str:
+    """What errors call it: its path, or which descriptor it is."""
+    if isinstance(where, int):
+        return "standard input" if where == 0 else f"descriptor {where}"
+    return str(where)
+
+
 def open_input(where: str | Path | int) -> BinaryIO:
     """A file by path, or an open descriptor (duplicated), for reading once. NotFound, BadInput."""
     if isinstance(where, int):

@@ -9,7 +9,7 @@ from ..codec import compression
 from ..digest import Digest
 from ..errors import BadInput, InvalidReference
 from ..flow.ingest import Ingest
-from ..flow.source import StreamSource, open_input
+from ..flow.source import StreamSource, name_of, open_input
 from ..model import ImageRow, Progress
 from ..oci import build, media, platform, reference
 from ..oci import config as oci_config
@@ -43,10 +43,10 @@ def import_image(
     with open_input(where) as raw, Lease(volume.catalog, volume.objects, "import") as lease:
         ingest = Ingest(volume, lease.id, pack=pack, codec=codec, limit=limit, progress=progress)
         try:
-            stream = compression.open_stream(raw, limit, str(where))
+            stream = compression.open_stream(raw, limit, name_of(where))
             layer = ingest.take(StreamSource(stream), media_type=media.OCI_LAYER, what="import")
             if layer.diffid is None:
-                raise BadInput("the decompressed content is compressed once more", what=str(where))
+                raise BadInput("the decompressed content is compressed once more", what=name_of(where))
             comment = message or f"Imported from {'-' if isinstance(where, int) else where}"
             raw_config = build.imported_config(layer.diffid, moment, chosen, comment)
             config = oci_config.parse(raw_config, "config")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..codec import compression
 from ..errors import BadInput, NotFound
+from ..flow.source import name_of
 from . import tar
 from .members import Landed, Member, Reader, Sink, Source, Stream, clean
 from .stream import TarStream
@@ -134,10 +135,11 @@ def open_source(where: str | Path | int, limit: compression.Limit = LIMIT) -> So
     layer in it, may become.
     Nothing is scanned yet.
     """
+    what = name_of(where)
     if isinstance(where, int):
-        fd, what = os.dup(where), "standard input" if where == 0 else f"descriptor {where}"
+        fd = os.dup(where)
     else:
-        path, what = Path(where), str(where)
+        path = Path(where)
         if path.is_dir():
             return Folder(path, limit)
         try:
