@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import click
 
 from ..errors import UsageError
 from .base import App, Command, format_option, pass_app
-from .output import line, show
+from .output import lines, show
 from .units import age, human_size, local_time
 
 if TYPE_CHECKING:
@@ -61,12 +62,11 @@ def images(
     """List images, newest first."""
     wanted = parse_filters(filters)
     found = app.open().images(repository, all=everything, filters=wanted)
-    if only_ids and form is None:
-        for image in found:
-            line(_id(image.id, no_trunc))
+    if only_ids and form in (None, "table"):
+        lines(short_id(image.id, no_trunc) for image in found)
         return
     now = datetime.now(UTC)
-    rows = (_row(image, now, no_trunc) for image in found)
+    rows = (_Row(image, now, no_trunc) for image in found)
     show(rows, form, _HEADERS, _WITH_DIGESTS if digests else _COLUMNS)
 
 
@@ -81,22 +81,44 @@ def parse_filters(filters: tuple[str, ...]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _row(image: ImageSummary, now: datetime, no_trunc: bool) -> dict[str, str]:
-    size = human_size(image.size)
-    return {
-        "Containers": "N/A",
-        "CreatedAt": local_time(image.created),
-        "CreatedSince": age(image.created, now),
-        "Digest": str(image.digest or "<none>"),
-        "ID": _id(image.id, no_trunc),
-        "Repository": image.repository or "<none>",
-        "SharedSize": "N/A",
-        "Size": size,
-        "Tag": image.tag or "<none>",
-        "UniqueSize": "N/A",
-        "VirtualSize": size,
-    }
+class _Row(Mapping[str, str]):
+    """A line of the list; of its fields only those that are asked for are made."""
+
+    def __init__(self, image: ImageSummary, now: datetime, no_trunc: bool) -> None:
+        self._given = image, now, no_trunc
+
+    def __getitem__(self, name: str) -> str:
+        return _FIELDS[name](*self._given)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_FIELDS)
+
+    def __len__(self) -> int:
+        return len(_FIELDS)
+
+    def __contains__(self, name: object) -> bool:
+        return name in _FIELDS
 
 
-def _id(full: object, no_trunc: bool) -> str:
+def _size(image: ImageSummary, now: datetime, no_trunc: bool) -> str:
+    return human_size(image.size)
+
+
+_FIELDS: dict[str, Callable[[ImageSummary, datetime, bool], str]] = {
+    "Containers": lambda image, now, full: "N/A",
+    "CreatedAt": lambda image, now, full: local_time(image.created),
+    "CreatedSince": lambda image, now, full: age(image.created, now),
+    "Digest": lambda image, now, full: str(image.digest or "<none>"),
+    "ID": lambda image, now, full: short_id(image.id, full),
+    "Repository": lambda image, now, full: image.repository or "<none>",
+    "SharedSize": lambda image, now, full: "N/A",
+    "Size": _size,
+    "Tag": lambda image, now, full: image.tag or "<none>",
+    "UniqueSize": lambda image, now, full: "N/A",
+    "VirtualSize": _size,
+}
+
+
+def short_id(full: object, no_trunc: bool) -> str:
+    """An ID as lists show it: twelve digits, or all of it."""
     return str(full) if no_trunc else str(full).rpartition(":")[2][:12]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .streams import printing
@@ -12,6 +12,8 @@ from .units import visible
 
 #: docker's tab writer: a column is at least ten wide, and three spaces end it.
 _NARROWEST, _GAP = 10, 3
+_BATCH = 16 << 10
+"""Characters that are printed at once."""
 
 
 def show(
@@ -23,33 +25,59 @@ def show(
     plain table. JSON and templates stream; a table is aligned, so it is gathered.
     """
     if form in ("json", "{{json .}}"):
-        for row in rows:
-            line(to_json(row))
+        lines(to_json(dict(row)) for row in rows)
         return
     kind, _, source = (form or "table").partition(" ")
-    if kind == "table":
-        template = Template(source or "\t".join(f"{{{{.{name}}}}}" for name in columns))
-        lines = [template.render(headers), *(template.render(row) for row in rows)]
-        for text in aligned(lines):
-            line(text)
-        return
-    template = Template(form or "")
-    template.render(headers)  # an unknown field is an error even where there is no row
+    if kind == "table" and not source:
+        lines(aligned([[row[name] for name in columns] for row in _chain(headers, rows)]))
+    elif kind == "table":
+        template = Template(source)
+        lines(aligned([template.render(row).split("\t") for row in _chain(headers, rows)]))
+    else:
+        template = Template(form or "")
+        template.render(headers)  # an unknown field is an error even where there is no row
+        lines(template.render(row) for row in rows)
+
+
+def _chain(headers: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    yield headers
+    yield from rows
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Cells → lines with columns under each other."""
+    widths: list[int] = []
     for row in rows:
-        line(template.render(row))
-
-
-def aligned(lines: Sequence[str]) -> list[str]:
-    """Lines with tabs → columns under each other."""
-    cells = [text.split("\t") for text in lines]
-    widths: dict[int, int] = {}
-    for row in cells:
         for column, text in enumerate(row[:-1]):
-            widths[column] = max(widths.get(column, _NARROWEST), len(text) + _GAP)
-    return ["".join(text.ljust(widths[i]) for i, text in enumerate(row[:-1])) + row[-1] for row in cells]
+            if column == len(widths):
+                widths.append(_NARROWEST)
+            if len(text) + _GAP > widths[column]:
+                widths[column] = len(text) + _GAP
+    for row in rows:
+        yield "".join(map(str.ljust, row[:-1], widths)) + (row[-1] if row else "")
 
 
 def line(text: str) -> None:
     """One line (or more, where a template says so) to stdout; what a terminal might obey is made visible."""
-    with printing():
-        print(visible(text) if sys.stdout.isatty() else text)
+    lines([text])
+
+
+def lines(texts: Iterable[str]) -> None:
+    """Many at once."""
+    seen = visible if sys.stdout.isatty() else str
+    gathered: list[str] = []
+    size = 0
+    for text in texts:
+        gathered.append(seen(text))
+        size += len(text)
+        if size >= _BATCH:
+            _print(gathered)
+            size = 0
+    _print(gathered)
+
+
+def _print(gathered: list[str]) -> None:
+    if gathered:
+        with printing():
+            print("\n".join(gathered))
+        gathered.clear()

@@ -11,7 +11,6 @@ _SIZES = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
 _SPANS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?(?:ms|s|m|h|d))+")
 _PIECE = re.compile(r"([0-9]+(?:\.[0-9]*)?)(ms|s|m|h|d)")
-_FRACTION = re.compile(r"\.(\d+)")
 
 
 def human_size(count: float) -> str:
@@ -47,11 +46,11 @@ def human_duration(seconds: float) -> str:
 
 def parse_time(text: str) -> datetime | None:
     """RFC 3339 → aware datetime (microseconds); None for "", rubbish, and Go's zero time (year 1)."""
-    micro = _FRACTION.sub(lambda found: "." + found[1][:6].ljust(6, "0"), text, count=1)
     try:
-        moment = datetime.fromisoformat(micro)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return moment.astimezone(UTC) if moment.year > 1 else None
+        moment = datetime.fromisoformat(text)  # which cuts nanoseconds off
+        if moment.tzinfo is not UTC:
+            moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return moment if moment.year > 1 else None
     except (ValueError, OverflowError):
         return None
 

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from ..digest import Digest
-from ..errors import CasstoreError, InvalidReference, UsageError
+from ..errors import CasstoreError, InvalidReference
 from ..model import ImageRow
-from ..oci import reference
+from ..oci.reference import familiar_repository
 from ..store import names
 from ..store.catalog import Catalog, Tx
-from .resolve import UNTAGGED, image_of, no_such_image, resolve
+from .patterns import compile_pattern
+from .resolve import UNTAGGED, image_of, is_kept, no_such_image, resolve
 
 Filters = Sequence[tuple[str, str]]
-FILTERS = ("dangling", "label", "before", "since", "reference")
+_IN_UTC = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(?:Z|[+-]00:00)")
 
 
-@dataclass(frozen=True, slots=True)
-class ImageSummary:
+class ImageSummary(NamedTuple):
     """A row of `images`. `repository` and `tag` are None for an image without one; `created` is RFC 3339 or "";
     `size` bytes; `digest` what the tag points at."""
 
@@ -31,9 +30,9 @@ class ImageSummary:
     id: Digest
     created: str
     size: int
-    labels: dict[str, str] = field(default_factory=dict)
-    architecture: str = ""
-    os: str = ""
+    labels: dict[str, str]
+    architecture: str
+    os: str
 
 
 def images(
@@ -42,17 +41,14 @@ def images(
     """Newest first, then by name. `pattern`: a glob on familiar names, `name` or `name:tag`."""
     wanted = _Wanted(pattern, filters)
     with catalog.read() as tx:
-        rows = _rows(tx, everything=everything)
+        rows = listed(tx, everything=everything)
         wanted.place(tx)
-    found = [row for row in rows if wanted.has(row)]
-    found.sort(key=lambda row: (row.repository or "~", row.tag or "~", row.id.hex))
-    found.sort(key=lambda row: moment(row.created), reverse=True)
-    return found
+    return [row for row in rows if wanted.has(row)]
 
 
 def moment(created: str) -> tuple[str, str]:
     """A key that orders RFC 3339 times in UTC; others come last."""
-    found = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(?:Z|[+-]00:00)", created)
+    found = _IN_UTC.fullmatch(created)
     if found:
         return found[1], (found[2] or "").ljust(9, "0")
     try:
@@ -67,26 +63,28 @@ def _utc(created: str) -> str:
     return datetime.fromisoformat(from_iso).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _rows(tx: Tx, *, everything: bool) -> list[ImageSummary]:
-    known = {row.manifest: row for row in names.images(tx)}
+def listed(tx: Tx, *, everything: bool = False) -> list[ImageSummary]:
+    """Every tag, and every image that has none (those with children only with `everything`), as `images` has them."""
     shown: list[ImageSummary] = []
-    for tag in names.tags(tx):
-        image = known.get(tag.target) or image_of(tx, tag.target)
+    familiar: dict[str, str] = {}
+    for repository, tag, target, row in names.tagged(tx):
+        image = row or image_of(tx, target)
         if image is not None:
-            repository = reference.familiar_repository(tag.repository)
-            shown.append(_summary(image, repository, tag.tag, tag.target))
+            name = familiar.get(repository) or familiar.setdefault(repository, familiar_repository(repository))
+            shown.append(_summary(image, name, tag, target))
     tagged = {row.id for row in shown}
-    parents = {row.parent for row in known.values() if row.parent}
     for digest, name in names.pins(tx):
         if name != UNTAGGED:
             continue
-        image = known.get(digest) or image_of(tx, digest)
+        image = image_of(tx, digest)
         if image is None or image.config in tagged:
             continue
-        if str(image.config) in parents and not everything:
+        if not everything and any(is_kept(tx, child.manifest) for child in names.image_children(tx, image.config)):
             continue  # an intermediate image
         tagged.add(image.config)
         shown.append(_summary(image, None, None, digest))
+    shown.sort(key=lambda row: (row.repository or "~", row.tag or "~", row.id.raw))
+    shown.sort(key=lambda row: moment(row.created), reverse=True)
     return shown
 
 
@@ -100,10 +98,10 @@ class _Wanted:
     """The filters of one call."""
 
     def __init__(self, pattern: str | None, filters: Filters) -> None:
-        self._pattern = _glob(pattern) if pattern is not None else None
+        self._pattern = compile_pattern(pattern) if pattern is not None else None
         self._dangling: bool | None = None
         self._labels: list[tuple[str, str | None]] = []
-        self._references: list[tuple[str, str | None]] = []
+        self._references: list[re.Pattern[str]] = []
         self._bounds: list[tuple[str, str]] = []
         self._before: list[tuple[str, str]] = []
         self._since: list[tuple[str, str]] = []
@@ -116,7 +114,7 @@ class _Wanted:
                 key, equals, text = value.partition("=")
                 self._labels.append((key, text if equals else None))
             elif name == "reference":
-                self._references.append(_glob(value))
+                self._references.append(compile_pattern(value))
             elif name in ("before", "since"):
                 self._bounds.append((name, value))
             else:
@@ -141,23 +139,14 @@ class _Wanted:
         for key, text in self._labels:
             if key not in row.labels or (text is not None and row.labels[key] != text):
                 return False
+        if not self._bounds:
+            return True
         at = moment(row.created)
         return all(at < bound for bound in self._before) and all(at > bound for bound in self._since)
 
 
-def _glob(pattern: str) -> tuple[str, str | None]:
-    if pattern.count("[") != pattern.count("]"):
-        raise UsageError("syntax error in pattern", what=pattern)
-    last = pattern.rfind("/")
-    name, colon, tag = pattern[last + 1 :].partition(":")
-    return pattern[: last + 1] + name, tag if colon else None
-
-
-def _matches(row: ImageSummary, pattern: tuple[str, str | None]) -> bool:
+def _matches(row: ImageSummary, pattern: re.Pattern[str]) -> bool:
+    """Either the name or name:tag; what has no name matches nothing."""
     if row.repository is None or row.tag is None:
         return False
-    name, tag = pattern
-    # Like Go's path.Match, a star does not cross a slash.
-    if row.repository.count("/") != name.count("/") or not fnmatch.fnmatchcase(row.repository, name):
-        return False
-    return tag is None or fnmatch.fnmatchcase(row.tag, tag)
+    return bool(pattern.fullmatch(f"{row.repository}:{row.tag}") or pattern.fullmatch(row.repository))

@@ -15,10 +15,8 @@ from ..errors import Damaged, InvalidReference
 from ..model import ImageRow, TagRow
 from .catalog import Tx
 
-_IMAGE = (
-    "SELECT b.digest, i.config, i.created, i.size, i.os, i.architecture, i.variant, i.labels, i.parent"
-    " FROM image i JOIN blob b ON b.id = i.manifest AND b.state = 'live'"
-)
+_COLUMNS = "b.digest, i.config, i.created, i.size, i.os, i.architecture, i.variant, i.labels, i.parent"
+_IMAGE = f"SELECT {_COLUMNS} FROM image i JOIN blob b ON b.id = i.manifest AND b.state = 'live'"
 UNTAGGED = "untagged"
 """The name of the pin that keeps an image which has no tag (it was loaded so, or its tag moved on)."""
 PIN = "blob"
@@ -106,12 +104,29 @@ def _image(row: tuple[Any, ...]) -> ImageRow:
         labels = msgspec.json.decode(row[7], type=dict[str, str]) if row[7] != "{}" else {}
     except (msgspec.MsgspecError, TypeError):
         labels = None
-    whole = all(isinstance(row[at], str) for at in (2, 4, 5, 6, 8)) and isinstance(row[3], int)
-    if labels is None or not whole:
+    _, _, created, size, os, architecture, variant, _, parent = row
+    if labels is None or not (
+        isinstance(created, str)
+        and isinstance(size, int)
+        and isinstance(os, str)
+        and isinstance(architecture, str)
+        and isinstance(variant, str)
+        and isinstance(parent, str)
+    ):
         raise Damaged("an image's row is damaged", what="catalog.sqlite", hint="run casstore check --repair")
-    return ImageRow(
-        Digest.unpack(row[0]), Digest.unpack(row[1]), row[2], row[3], row[4], row[5], row[6], labels, row[8]
-    )
+    manifest, config = Digest.unpack(row[0]), Digest.unpack(row[1])
+    return ImageRow(manifest, config, created, size, os, architecture, variant, labels, parent)
+
+
+def tagged(tx: Tx) -> Iterator[tuple[str, str, Digest, ImageRow | None]]:
+    """(repository, tag, target, its row, None where it is no image's manifest) of all tags, in order; only while the
+    transaction is open."""
+    for row in tx.each(
+        f"SELECT t.repository, t.tag, i.manifest, {_COLUMNS} FROM tag t JOIN blob b ON b.id = t.target"
+        " LEFT JOIN image i ON i.manifest = b.id ORDER BY t.repository, t.tag"
+    ):
+        image = None if row[2] is None else _image(row[3:])
+        yield row[0], row[1], Digest.unpack(row[3]) if image is None else image.manifest, image
 
 
 def images(tx: Tx) -> list[ImageRow]:

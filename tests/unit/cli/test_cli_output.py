@@ -52,7 +52,7 @@ def test_an_unknown_field_is_an_error_without_rows_too(form: str) -> None:
 
 
 def test_columns_are_ten_wide_at_least() -> None:
-    assert aligned(["a\tb\tc", "aaaaaaaaaa\tb\tc"]) == [
+    assert list(aligned([["a", "b", "c"], ["aaaaaaaaaa", "b", "c"]])) == [
         "a            b         c",
         "aaaaaaaaaa   b         c",
     ]
