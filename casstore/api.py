@@ -32,7 +32,9 @@ from .store.site import make_site, open_site, read_store_file
 
 if TYPE_CHECKING:
     from .image.blobs import BlobSummary
+    from .image.history import HistoryLine
     from .image.load import LoadReport
+    from .image.prune import PruneReport
     from .image.removal import Step
     from .image.verify import VerifyReport
     from .store.volume import Volume
@@ -227,6 +229,25 @@ class Store:
 
         with self._naming():
             yield from remove(self.volume, references, force=force, prune=prune)
+
+    def prune(self, *, all: bool = False, filters: Filters = (), dry_run: bool = False) -> PruneReport:
+        """Remove the images without a name, or with `all` every image. `filters`: until, label, label!, dangling."""
+        from .image.prune import prune
+
+        with self._naming() if not dry_run else contextlib.nullcontext():
+            return prune(self.volume, everything=all, filters=filters, dry_run=dry_run)
+
+    def history(self, reference: str) -> list[HistoryLine]:
+        """The steps that an image was made in, newest first."""
+        from .image.history import history
+
+        return history(self.volume, reference)
+
+    def inspect(self, reference: str) -> dict[str, Any]:
+        """All that is known of an image, under docker's keys."""
+        from .image.inspect import inspect
+
+        return inspect(self.volume, reference)
 
     def verify(self, reference: str) -> VerifyReport:
         """Read every blob of an image back and compare it with its digest."""

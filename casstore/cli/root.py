@@ -18,6 +18,8 @@ from .base import Group
         "images": "images:images",
         "tag": "tag:tag",
         "rmi": "rmi:rmi",
+        "history": "history:history",
+        "inspect": "inspect:inspect",
         "image": "root:image",
         "gc": "gc:gc",
         "check": "check:check",
@@ -57,6 +59,9 @@ def root(context: click.Context, show_version: bool) -> None:
         "save": "save:save",
         "import": "import_:import_",
         "rm": "rmi:rmi",
+        "prune": "prune:prune",
+        "history": "history:history",
+        "inspect": "inspect:inspect",
         "tag": "tag:tag",
     },
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from datetime import UTC, datetime
 
 from ..errors import UsageError
@@ -13,14 +14,14 @@ _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?(?:ms|s|m|h|d))+")
 _PIECE = re.compile(r"([0-9]+(?:\.[0-9]*)?)(ms|s|m|h|d)")
 
 
-def human_size(count: float) -> str:
-    """Bytes → three significant digits in decimal units: 686_780 → `687kB`."""
+def human_size(count: float, digits: int = 3) -> str:
+    """Bytes → so many significant digits in decimal units: 686_780 → `687kB`."""
     unit = 0
     # Rounding happens before the unit is chosen, so that 999.9 kB is "1MB" and never "1e+03kB".
-    while float(f"{count:.3g}") >= 1000 and unit < len(_SIZES) - 1:
+    while float(f"{count:.{digits}g}") >= 1000 and unit < len(_SIZES) - 1:
         count /= 1000
         unit += 1
-    return f"{float(f'{count:.3g}'):g}{_SIZES[unit]}"
+    return f"{float(f'{count:.{digits}g}'):g}{_SIZES[unit]}"
 
 
 def human_duration(seconds: float) -> str:
@@ -89,6 +90,21 @@ def parse_size(text: str) -> int:
     base = 1000 if found[3] in ("b", "B") else 1024
     power = "kmg".index(found[2].lower()) + 1 if found[2] else 0
     return int(found[1]) * int(base**power)
+
+
+def shortened(text: str, width: int) -> str:
+    """At most so many columns of a terminal, an ellipsis at the end of what was longer."""
+    if text.isascii():
+        return text if len(text) <= width else text[: width - 1] + "…"
+    columns = [2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text]
+    if sum(columns) <= width:
+        return text
+    taken = 0
+    for at, one in enumerate(columns):
+        taken += one
+        if taken > width - 1:
+            return text[:at] + "…"
+    return text
 
 
 def visible(text: str) -> str:

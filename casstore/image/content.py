@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from ..digest import Digest
-from ..errors import Damaged
+from ..errors import Damaged, NotFound
 from ..flow.restore import BlobReader
 from ..model import BlobInfo
 from ..oci.reference import familiar_repository
@@ -15,6 +16,7 @@ from ..store.leases import Lease
 from ..store.volume import Volume
 from .resolve import UNTAGGED, Found, resolve
 
+T = TypeVar("T")
 MAX_DOCUMENT = 8 << 20
 """Largest manifest or config that is read whole (bytes)."""
 
@@ -27,12 +29,17 @@ def closure(tx: Tx, target: Digest) -> dict[Digest, BlobInfo]:
         digest = queue.pop()
         if digest in found:
             continue
-        info = query.find_blob(tx, digest)
-        if info is None:
-            raise Damaged("a blob that should be in the store is not", what=str(digest), hint="run casstore check")
-        found[digest] = info
+        found[digest] = find_below(tx, digest)
         queue += names.children(tx, digest)
     return found
+
+
+def find_below(tx: Tx, digest: Digest) -> BlobInfo:
+    """A blob below a live manifest, which must be there."""
+    info = query.find_blob(tx, digest)
+    if info is None:
+        raise Damaged("a blob that should be in the store is not", what=str(digest), hint="run casstore check")
+    return info
 
 
 def protect(volume: Volume, lease: Lease, given: Sequence[str]) -> tuple[list[Found], dict[Digest, BlobInfo]]:
@@ -53,6 +60,22 @@ def read_document(volume: Volume, info: BlobInfo, *, leased: bool = True) -> byt
     if info.size > MAX_DOCUMENT:
         raise Damaged("a document is larger than any document may be", what=str(info.digest))
     return b"".join(BlobReader(volume, info, leased=leased).read())
+
+
+def ask_image(volume: Volume, text: str, ask: Callable[[Tx, Found, bytes], T]) -> T:
+    """`ask(tx, found, config bytes)` about the image that `text` means, all of one moment. NotFound as `resolve`."""
+    # Without a lease gc may move the config's bytes just before they are read: then they are elsewhere now.
+    turns = 4
+    while True:
+        turns -= 1
+        with volume.catalog.read() as tx:
+            found = resolve(tx, text)
+            info = find_below(tx, found.image.config)
+            try:
+                raw = read_document(volume, info, leased=not turns)
+            except NotFound:
+                continue
+            return ask(tx, found, raw)
 
 
 def per_image(volume: Volume) -> list[tuple[str, list[BlobInfo]]]:

@@ -52,15 +52,10 @@ def moment(created: str) -> tuple[str, str]:
     if found:
         return found[1], (found[2] or "").ljust(9, "0")
     try:
-        from_zone = _utc(created)
-    except ValueError:
+        at = datetime.fromisoformat(created).astimezone(UTC)
+    except (ValueError, OverflowError):
         return "", ""
-    return from_zone, "0" * 9
-
-
-def _utc(created: str) -> str:
-    from_iso = re.sub(r"(\.\d{6})\d+", r"\1", created)
-    return datetime.fromisoformat(from_iso).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{at:%Y-%m-%dT%H:%M:%S}", f"{at.microsecond:06}000"
 
 
 def listed(tx: Tx, *, everything: bool = False) -> list[ImageSummary]:

@@ -18,7 +18,7 @@ from ..store import names, protocol, query
 from ..store.catalog import Catalog, Tx
 from ..store.volume import Volume
 from .content import read_document
-from .resolve import UNTAGGED, Found, is_kept, references, targets
+from .resolve import UNTAGGED, Found, is_kept, parents_of, references, targets
 
 
 class Step(NamedTuple):
@@ -113,11 +113,10 @@ class Removal:
             current = self._parent(current) if self._prune else None
 
     def _parent(self, image: ImageRow) -> ImageRow | None:
-        if not image.parent:
+        rows = [row for row in parents_of(self._tx, image) if self._kept(row.manifest)]
+        if not rows or self.references(rows[0].config) or self.children(rows[0].config):
             return None
-        parent_id = Digest.parse(image.parent)
-        rows = [row for row in names.manifests_of(self._tx, parent_id) if self._kept(row.manifest)]
-        return None if not rows or self.references(parent_id) or self.children(parent_id) else rows[0]
+        return rows[0]
 
     # -- layers
 

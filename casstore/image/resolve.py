@@ -102,6 +102,15 @@ def is_kept(
     return False
 
 
+def parents_of(tx: Tx, image: ImageRow) -> list[ImageRow]:
+    """The rows of an image's parent, where it has one that is here. Configs may say anything there."""
+    try:
+        parent = Digest.parse(image.parent)
+    except InvalidReference:
+        return []
+    return names.manifests_of(tx, parent)
+
+
 def resolve(tx: Tx, text: str) -> Found:
     """The image that `text` means. NotFound `No such image: …`; AmbiguousPrefix names the candidates."""
     if reference.is_full_id(text):

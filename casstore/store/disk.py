@@ -6,9 +6,10 @@ import contextlib
 import errno
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import CasstoreError, OutOfSpace, ReadOnlyStore, StoreUnusable
+from ..errors import CasstoreError, Conflict, OutOfSpace, ReadOnlyStore, StoreUnusable
 from ..model import Buffer
 
 PIECE = 1 << 30
@@ -29,6 +30,24 @@ def sync_folder(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def alone(folder: Path, refusal: str) -> Iterator[None]:
+    """What only one may do in a folder at a time: Conflict with these words while another does. Ends with the
+    process."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise translate(error, str(folder)) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(refusal) from None
+        yield
     finally:
         os.close(handle)
 

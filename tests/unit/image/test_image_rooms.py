@@ -242,6 +242,14 @@ def test_a_layer_that_another_image_has_in_another_form_is_not_released(opened: 
     assert [step.text for step in opened.remove(["f:2"])] == ["f:2", two.id, *two.diff_ids]
 
 
+@pytest.mark.parametrize("parent", ["0" * 64, "a parent", "sha256:" + "0" * 64, "sha256:x"])
+def test_a_config_may_name_any_parent(opened: api.Store, tmp_path: Path, parent: str) -> None:
+    one = sample.image(1, ["p:1"], parent=parent)
+    load(opened, tmp_path, one)
+    assert [str(line.id) for line in opened.history("p:1")] == [one.id]
+    assert [step.verb for step in opened.remove(["p:1"])] == ["Untagged", "Deleted", "Deleted"]
+
+
 def test_chain_ids_of_what_is_deleted(opened: api.Store, tmp_path: Path) -> None:
     one = sample.image(1, ["c:1"], [sample.files({"a": b"a"}), sample.files({"b": b"b"})])
     load(opened, tmp_path, one)

@@ -1,0 +1,53 @@
+"""casstore inspect: all that is known of an image, as JSON or through a template."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from ..errors import CasstoreError, InvalidReference, NotFound
+from .base import App, Command, pass_app
+from .output import lines
+from .template import Template, to_json
+from .units import visible
+
+_KINDS = ("container", "image", "network", "node", "plugin", "secret", "service", "task", "volume")
+
+
+@click.command(cls=Command)
+@click.option("-f", "--format", "form", metavar="TEMPLATE", help="'json' or a template ('{{.Id}}'), once an image.")
+@click.option("--type", "kind", metavar="KIND", help="Kind of the objects; here are images only.")
+@click.argument("names", metavar="IMAGE...", nargs=-1, required=True)
+@click.pass_context
+@pass_app
+def inspect(app: App, context: click.Context, form: str | None, kind: str | None, names: tuple[str, ...]) -> None:
+    """Show all that is known of one or more images, a JSON array. The exit code is 1 if any is missing."""
+    if kind not in (None, "", *_KINDS):
+        raise CasstoreError(f'"{kind}" is not a valid value for --type')
+    template = Template(form) if form not in (None, "", "json") else None
+    word = kind or ("image" if context.parent and context.parent.info_name == "image" else "object")
+    store = app.open()
+    found, failures = [], []
+    for name in names:
+        try:
+            if word not in ("image", "object"):
+                raise NotFound(name)
+            found.append(store.inspect(name))
+        except (NotFound, InvalidReference) as failure:
+            missing = str(failure).startswith("No such image") or word != "image"
+            failures.append(f"No such {word}: {name}" if missing else str(failure))
+        except CasstoreError as failure:
+            failures.append(str(failure))
+    if template is not None:
+        # A template that does not fit one image fails for all, before anything is printed.
+        lines([template.render(facts) for facts in found] or [""])
+    elif form == "json":
+        lines(to_json(facts) for facts in found)
+    else:
+        lines([json.dumps(found, indent=4, ensure_ascii=False)])
+    for text in failures:
+        print(f"Error: {visible(text)}", file=sys.stderr, flush=True)
+    if failures:
+        context.exit(1)
