@@ -138,10 +138,12 @@ def distrust(catalog: Catalog, objects: Objects, unknown: Iterable[str] = ()) ->
 
 
 def stranded(tx: Tx, objects: Objects) -> list[str]:
-    """Keys of pending objects whose writer has ended, to judge by its staging folder. Garbage of a killed one; but in a
-    catalog that was set back also what a later commit, which it has lost, put to use."""
-    rows = tx.rows("SELECT key, lease FROM object WHERE state = 'pending' ORDER BY id")
-    return [key for key, lease in rows if not objects.has_staging(lease)]
+    """Keys of retired objects, and of pending ones whose writer has ended, to judge by its staging folder. Garbage; but
+    in a catalog that was set back also what a later commit, which it has lost, put to use."""
+    found = tx.rows(
+        "SELECT key, lease, state FROM object WHERE state IN ('pending', 'retired') AND damaged = 0 ORDER BY id"
+    )
+    return [key for key, lease, state in found if state == "retired" or not objects.has_staging(lease)]
 
 
 def adopt(catalog: Catalog, lease: int, found: Iterable[tuple[str, NewObject]]) -> None:
@@ -156,8 +158,9 @@ def adopt(catalog: Catalog, lease: int, found: Iterable[tuple[str, NewObject]]) 
             tx.run(
                 "INSERT INTO object (key, kind, state, lease, size, chunk_bytes, deep, dirty)"
                 " VALUES (?, ?, 'live', ?, ?, ?, ?, 1) ON CONFLICT (key) DO UPDATE SET state = 'live',"
-                " lease = excluded.lease, size = excluded.size, chunk_bytes = excluded.chunk_bytes,"
-                " deep = excluded.deep, dirty = 1 WHERE state = 'pending'",
+                " retired_gen = NULL, lease = excluded.lease, size = excluded.size,"
+                " chunk_bytes = excluded.chunk_bytes, deep = excluded.deep, dirty = 1"
+                " WHERE state IN ('pending', 'retired') AND damaged = 0",
                 (check_key(one.key), kind, lease, one.size, one.chunk_bytes, int(one.deep)),
             )
             rows.name_object(tx, lease, tx.value("SELECT id FROM object WHERE key = ?", (one.key,)))

@@ -127,6 +127,11 @@ def blobs(tx: Tx) -> Iterator[BlobInfo]:
         yield _info(tx, row)
 
 
+def retired_blobs(tx: Tx) -> list[BlobInfo]:
+    """What is on its way out: for `check`, nobody else sees it."""
+    return [_info(tx, row) for row in tx.rows(f"{_BLOB} WHERE b.state = 'retired' ORDER BY b.id")]
+
+
 def loose_blobs(tx: Tx, *, idle_before: float, retry_refused: bool = False) -> list[BlobInfo]:
     """Live loose blobs last read before that time (seconds since 1970), largest first: what may be packed."""
     refused = "" if retry_refused else " AND b.pack_refused IS NULL"

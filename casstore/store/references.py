@@ -125,6 +125,19 @@ def to_take(tx: Tx, objects: Objects, *, everything: bool = False) -> list[Refer
     return sorted(found, key=lambda one: -one.head.serial)
 
 
+def complete(tx: Tx, objects: Objects) -> bool:
+    """Do the catalog and `to_take` together show the names of the latest state that there was? Not where its copy is
+    lost, or was left for later."""
+    state = _state(tx)
+    file, latest, lost = (_head(tx, objects, name) for name in (FILE, LATEST, LOST))
+    whole = {copy.head[:2] for copy in to_take(tx, objects)}
+    return (
+        file is not None
+        and all(one is None or not _later(one, state) or one[:2] in whole for one in (file, latest, lost))
+        and (lost is None or latest is None or latest.serial <= lost.serial)
+    )
+
+
 def same_state(tx: Tx, objects: Objects) -> References | None:
     """The copy, if it shows the very state that the catalog is in; None where it is stale, missing or damaged."""
     state = _state(tx)

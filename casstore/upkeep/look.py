@@ -105,7 +105,7 @@ class Look:
         return self.seen
 
     def _stranded(self, files: set[str]) -> None:
-        """What a catalog that was set back takes for the beginning of a commit may be in use since."""
+        """What a catalog that was set back takes for the beginning of a commit, or for garbage, may be in use since."""
         with self._volume.catalog.read() as tx:
             keys = [key for key in damage.stranded(tx, self._volume.objects) if key in files]
         for key in keys:

@@ -66,10 +66,18 @@ class Rebuild:
         self._stop = stop
         self._progress = progress
         self._result = Rebuilt()
+        self._garbage: set[str] = set()
+        """Objects that the catalog takes for garbage."""
 
     def run(self, unknown: Sequence[str], lost: str) -> Rebuilt:
         """Take in these files; then names, if the catalog is older than their copy."""
         volume = self._volume
+        with volume.catalog.read() as tx:
+            retired = query.retired_blobs(tx)
+            self._garbage = {row.key for row in query.objects(tx) if row.state == "retired"}
+            complete = references.complete(tx, volume.objects)
+        if not complete:  # who carries this on must still know which blobs may have got a name
+            unknown = [*unknown, *(info.place.key for info in retired)]
         unknown = damage.distrust(volume.catalog, volume.objects, unknown)
         # What processes of before have staged must not be published into a store that counts anew.
         collector.gc_tmp(volume.catalog, volume.objects)
@@ -78,10 +86,12 @@ class Rebuild:
         segments.rebuild(volume, self._lease, stop=self._stop)
         self._records([key for key, found in tables.items() if isinstance(found.table, MetadataTable)])
         self._loose([key for key in unknown if key.startswith("blobs/")])
-        came = self._came(unknown)
+        self._retired(retired)
+        came = self._came(unknown) | {info.digest for info in retired if not self._wanted(info.digest)}
         self._result.blobs = len(came)
         self._documents(came)
-        self._names(lost, came)
+        # What was on its way out already, and has got no name that is known since, goes on its way.
+        self._names(lost, came, self._came([key for key in unknown if key not in self._garbage]) if complete else came)
         for key in unknown:
             with volume.catalog.read() as tx:
                 known = tx.row("SELECT 1 FROM object WHERE key = ?", (key,)) is not None
@@ -155,6 +165,20 @@ class Rebuild:
                 self._progress("rebuild catalog", at + 1, len(keys))
         self._commit(batch)
 
+    def _retired(self, infos: Sequence[BlobInfo]) -> None:
+        """Blobs that the catalog takes for garbage, as far as they can be read yet: a commit that it has lost may have
+        put them to use again."""
+        places = Places(self._volume) if infos else None
+        batch: dict[Digest, NewBlob] = {}
+        for info in infos:
+            self._stop()
+            blob = places.again(info, self._stop) if places is not None and self._wanted(info.digest) else None
+            if blob is not None:
+                batch[info.digest] = blob
+            if len(batch) >= BATCH:
+                self._commit(batch)
+        self._commit(batch)
+
     def _commit(self, batch: dict[Digest, NewBlob]) -> None:
         self._lease.check()
         if batch:
@@ -200,7 +224,8 @@ class Rebuild:
                 relink(self._volume, one)
                 self._result.images += one.digest in came and not isinstance(one.content, Index)
 
-    def _names(self, lost: str, came: set[Digest]) -> None:
+    def _names(self, lost: str, came: set[Digest], held: set[Digest]) -> None:
+        """Names from their copies; of what came back, `held` is pinned where it has none."""
         volume = self._volume
         with volume.catalog.read() as tx:
             copies = references.to_take(tx, volume.objects, everything=bool(lost))
@@ -214,8 +239,8 @@ class Rebuild:
             self._result.findings.append(
                 Finding("error", name, f"{target}, which it named, is lost", images=(name,))
             )
-        held = damage.hold_nameless(volume.catalog, self._nameless(came, copied))
-        self._result.nameless = len(held)
+        nameless = damage.hold_nameless(volume.catalog, self._nameless(held & came, copied))
+        self._result.nameless = len(nameless)
 
     def _nameless(self, came: set[Digest], copied: bool) -> list[tuple[Digest, str]]:
         """(digest, name of pin) of all that came back, what keeps others first. Where names have a copy, a manifest
@@ -306,6 +331,12 @@ class Places:
         except (Damaged, NotFound):
             return None
         return blob
+
+    def again(self, info: BlobInfo, stop: Callable[[], None]) -> NewBlob | None:
+        """A blob where the catalog says that it is, else `elsewhere`."""
+        if damage.place_keys(info) <= self._sound and reads(self._volume, info, stop):
+            return as_new(info)
+        return self.elsewhere(info, stop)
 
     def elsewhere(self, info: BlobInfo, stop: Callable[[], None]) -> NewBlob | None:
         """A blob that cannot be read as the catalog says, as the files say: over other copies of its chunks, by a
