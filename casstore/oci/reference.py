@@ -41,6 +41,7 @@ _DIGEST = rf"{_ALGORITHM}:[0-9a-fA-F]{{32,}}"
 _REFERENCE = re.compile(rf"({_DOMAIN})/({_PATH})(?::({_TAG}))?(?:@({_DIGEST}))?")
 _TAG_ONLY = re.compile(_TAG)
 _IDENTIFIER = re.compile(r"[a-f0-9]{64}")
+_ALGORITHMS = ("sha256", "sha512")
 _ID_PREFIX = re.compile(r"(?:sha256:)?([a-f0-9]{1,64})")
 
 
@@ -84,6 +85,15 @@ class Reference:
             raise InvalidReference("invalid tag format", what=json.dumps(tag[:160]))
         return replace(self, tag=tag, digest=None)
 
+    def to_give(self) -> Reference:
+        """This reference, as a name that an image may get: InvalidReference for `sha256:abc`, which would stand before
+        the image whose ID begins so."""
+        if self.familiar_name in _ALGORITHMS:
+            raise InvalidReference(
+                "refusing to create an ambiguous tag using digest algorithm as name", what=self.familiar()
+            )
+        return self
+
 
 def familiar_repository(repository: str) -> str:
     """`docker.io/library/busybox` → `busybox`, `docker.io/a/b` → `a/b`; others unchanged, and those too that would
@@ -113,11 +123,7 @@ def parse_target(text: str) -> Reference:
         raise InvalidReference(f"Error parsing reference: {_quote(text)} is not a valid repository/tag: {problem}")
     if found.digest:
         raise InvalidReference("refusing to create a tag with a digest reference", what=found.familiar())
-    if found.familiar_name == "sha256":
-        raise InvalidReference(
-            "refusing to create an ambiguous tag using digest algorithm as name", what=found.familiar()
-        )
-    return found.or_latest()
+    return found.or_latest().to_give()
 
 
 def parse_repo_tag(text: str) -> Reference:
@@ -127,7 +133,7 @@ def parse_repo_tag(text: str) -> Reference:
         raise _invalid(problem, text)
     if not found.tag or found.digest:
         raise InvalidReference(f"invalid tag {_quote(text)}")
-    return found
+    return found.to_give()
 
 
 def id_prefix(text: str) -> str | None:
@@ -162,7 +168,7 @@ def _parse(text: str) -> tuple[str, Reference | None]:
     try:
         return "", Reference(domain, path, tag, Digest.parse(digest))
     except InvalidReference:
-        known = digest.partition(":")[0] in ("sha256", "sha512")
+        known = digest.partition(":")[0] in _ALGORITHMS
         return "invalid checksum digest length" if known else "unsupported digest algorithm", None
 
 

@@ -127,7 +127,7 @@ def _tags(source: Source, documents: dict[str, dict[str, Any]]) -> dict[str, lis
             for tag, target in tags.items():
                 if not isinstance(target, str) or target not in documents:
                     raise BadInput(f"{repository}:{tag} names a missing layer", what=what)
-                found.setdefault(target, []).append(name.with_tag(tag))
+                found.setdefault(target, []).append(name.with_tag(tag).to_give())
         except InvalidReference as error:
             raise InvalidReference(error.message, what=error.what, hint=f"in {what}") from None
     return found

@@ -242,7 +242,7 @@ def _name(descriptor: Descriptor, what: str) -> Reference | None:
     full = descriptor.annotations.get(FULL_NAME)
     if full is not None:
         try:
-            found = parse(full).or_latest()
+            found = parse(full).or_latest().to_give()
         except InvalidReference as error:
             raise InvalidReference(error.message, what=error.what, hint=f"in {what}") from None
         return found if found.tag and not found.digest else None
@@ -250,7 +250,7 @@ def _name(descriptor: Descriptor, what: str) -> Reference | None:
     if ":" not in text and "/" not in text:
         return None
     try:
-        found = parse(text).or_latest()
+        found = parse(text).or_latest().to_give()
     except InvalidReference:
         return None  # the specification allows names there that are none here
     return found if found.tag and not found.digest else None

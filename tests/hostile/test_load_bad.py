@@ -17,8 +17,6 @@ import sample
 from running import Cas, Rows, Spawn
 from sample import docker_members, entry, plain_tar, sha
 
-from casstore import api
-
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
@@ -102,6 +100,71 @@ def without_blob(data: bytes, put: bytes | None = None) -> bytes:
     return layout.tar()
 
 
+def retold(document: str, old: object, new: object) -> bytes:
+    """A layout in whose manifest or index.json one JSON value is another, digests made good."""
+    layout, made = sample.Layout(), laid_out()
+    first, second = json.dumps(old).encode(), json.dumps(new).encode()
+    layout.blobs = dict(made.blobs)
+    raw = layout.blobs.pop(MANIFEST)
+    if document == "manifest":
+        assert first in raw
+        raw = raw.replace(first, second, 1)
+    layout.name(layout.blob(raw, sample.OCI_MANIFEST), "docker.io/library/one:1")
+    files = layout.files
+    if document == "index.json":
+        assert first in files["index.json"]
+        files["index.json"] = files["index.json"].replace(first, second, 1)
+    return plain_tar(files)
+
+
+def misnamed(digest: object) -> dict[str, tuple[Callable[[], bytes], str]]:
+    """A digest that is none, wherever one stands: never a path (CVE-2024-3727)."""
+    words = json.loads(json.dumps(digest)) if isinstance(digest, str) else ""
+    shown = repr(words)[1:-1][:60]
+    layer = sample.digest(ONE.layers[0])
+    ids = {"type": "layers", "diff_ids": [digest, ONE.diff_ids[1]]}
+    return {
+        f"digest {digest!r} in index.json": (lambda: retold("index.json", laid_out().top[0]["digest"], digest), shown),
+        f"digest {digest!r} of a config": (lambda: retold("manifest", ONE.id, digest), shown),
+        f"digest {digest!r} of a layer": (lambda: retold("manifest", layer, digest), shown),
+        f"digest {digest!r} as a diffID": (lambda: reconfigured(rootfs=ids), shown),
+    }
+
+
+def as_member(kind: bytes, name: str, linkname: str = "") -> bytes:
+    """ONE with a member that is something else than a file."""
+    members = docker_members([ONE])
+    found = [entry(name, kind=kind, linkname=linkname)]
+    found += [entry(path, data) for path, data in members.items() if path != name]
+    return sample.tar(found, tarfile.USTAR_FORMAT)
+
+
+def repositories(value: object) -> bytes:
+    """A layer of docker 1.8 with these names."""
+    name = "a" * 64
+    members = {f"{name}/json": json.dumps({"id": name}).encode(), f"{name}/layer.tar": sample.files({"f": b"f"})}
+    return plain_tar(members | {"repositories": json.dumps(value).encode()})
+
+
+def both() -> bytes:
+    """A document that is a manifest and an index, whichever way one looks."""
+    layout = laid_out()
+    raw = layout.blobs.pop(MANIFEST)
+    document = json.loads(raw) | {"manifests": layout.top}
+    again = sample.Layout()
+    again.blobs = layout.blobs
+    again.name(again.blob(json.dumps(document).encode(), sample.OCI_MANIFEST), "docker.io/library/one:1")
+    return again.tar()
+
+
+def sparse_layer() -> bytes:
+    members = docker_members([ONE])
+    data = members.pop(LAYERS[0])
+    info, _ = entry(LAYERS[0], data, pax_headers={"GNU.sparse.major": "1", "GNU.sparse.realsize": "1099511627776"})
+    return sample.tar([(info, data), *(entry(name, each) for name, each in members.items())])
+
+
+NAME = "docker.io/library/one:1"
 MANIFEST = f"blobs/sha256/{laid_out().top[0]['digest'][7:]}"
 GOOD = sample.docker_archive(ONE)
 NAMED = {"a" * 64: "b" * 64, "b" * 64: "a" * 64}
@@ -187,17 +250,63 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: plain_tar(laid_out().files | {"oci-layout": b'{"imageLayoutVersion":"2.0.0"}'}),
         "imageLayoutVersion",
     ),
+    "manifest and index in one (CVE-2021-41190)": (both, "ambiguous, has both manifests and layers"),
+    "an index that is called a manifest": (
+        lambda: retold("manifest", sample.OCI_MANIFEST, sample.OCI_INDEX),
+        "mediaType",
+    ),
+    "a size below nothing": (lambda: retold("manifest", len(ONE.config), -1), "size"),
+    "a size that fits no word": (lambda: retold("manifest", len(ONE.config), 1 << 64), "size"),
+    "a size that is a text": (lambda: retold("manifest", len(ONE.config), "1"), "size"),
+    "schema 1": (lambda: retold("manifest", 2, 1), "schema 1"),
+    "legacy whose parent is a path (CVE-2014-9358)": (lambda: legacy({"a" * 64: "../../../etc"}), "../../../etc"),
+    "legacy named by a path (CVE-2014-9358)": (lambda: repositories({"one": {"1": "../../../etc"}}), "missing layer"),
+    "legacy with a name that climbs": (lambda: repositories({"../one": {"1": "a" * 64}}), "../one"),
+    "legacy with a tag that climbs": (lambda: repositories({"one": {"../1": "a" * 64}}), "../1"),
+    "legacy with the name of an ID": (lambda: repositories({"b" * 64: {"1": "a" * 64}}), "64-byte hexadecimal"),
+    "legacy whose folders climb": (lambda: plain_tar({f"../{'a' * 64}/json": b"{}"}), "no archive of images"),
+    "manifest.json a link to the outside": (
+        lambda: as_member(tarfile.SYMTYPE, "manifest.json", "/etc/passwd"),
+        "link leaves the archive",
+    ),
+    "manifest.json a hard link to the outside": (
+        lambda: as_member(tarfile.LNKTYPE, "manifest.json", "../../etc/passwd"),
+        "link leaves the archive",
+    ),
+    "manifest.json a pipe": (lambda: as_member(tarfile.FIFOTYPE, "manifest.json"), "no archive of images"),
+    "config a link to the outside": (lambda: as_member(tarfile.SYMTYPE, CONFIG, "/etc/hostname"), "leaves the archive"),
+    "config a device": (lambda: as_member(tarfile.CHRTYPE, CONFIG), CONFIG),
+    "layer a pipe": (lambda: as_member(tarfile.FIFOTYPE, LAYERS[0]), ONE.diff_ids[0]),
+    "layer a folder": (lambda: as_member(tarfile.DIRTYPE, LAYERS[0]), ONE.diff_ids[0]),
+    "layer in a folder that is a link out (CVE-2018-15664)": (
+        lambda: linked((LAYERS[0], "../out/layer.tar"), ("out", "/etc")),
+        "link leaves the archive",
+    ),
+    "a layer that is sparse (CVE-2025-58183)": (sparse_layer, f"{LAYERS[0]}: sparse members are not supported"),
+    "tags that are no list": (lambda: changed(lambda item: item.update(RepoTags="one:1")), "manifest.json"),
+    "layers that are no texts": (lambda: changed(lambda item: item.update(Layers=[1, {}])), "manifest.json"),
+    "tag of 64 hex digits": (lambda: changed(lambda item: item.update(RepoTags=["a" * 64])), "64-byte hexadecimal"),
+    "tag like the beginning of an ID": (
+        lambda: changed(lambda item: item.update(RepoTags=["sha256:abc"])),
+        "using digest algorithm as name",
+    ),
+    "tag like an ID, OCI": (lambda: retold("index.json", NAME, "docker.io/library/sha256:abc"), "digest algorithm"),
+    "tag like an ID, legacy": (lambda: repositories({"sha512": {"abc": "a" * 64}}), "digest algorithm as name"),
+    "tag with a line end": (lambda: changed(lambda item: item.update(RepoTags=["a\n:1"])), "a\\n:1"),
+    "tag that ends too late": (lambda: changed(lambda item: item.update(RepoTags=["a:" + "1" * 129])), "invalid ref"),
+    "tag with half a character": (lambda: changed(lambda item: item.update(RepoTags=["\ud800:1"])), "surrogate"),
+    "name of 256 characters": (lambda: changed(lambda item: item.update(RepoTags=["a" * 256 + ":1"])), "255"),
+    "a path with a NUL": (lambda: changed(lambda item: item.update(Config=CONFIG + "\0")), "leaves the archive"),
+    "history that is no list": (lambda: reconfigured(history={"a": 1}), "history"),
+    "rootfs twice": (
+        lambda: sample.docker_archive(
+            sample.Image(ONE.config.replace(b'"x-unknown"', b'"rootfs"'), ONE.layers, ONE.tags),
+        ),
+        'duplicate key "rootfs"',
+    ),
 }
-
-
-@pytest.fixture(scope="module")
-def held(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that holds an image under the name that all cases use."""
-    root = tmp_path_factory.mktemp("held")
-    (root / "before.tar").write_bytes(sample.docker_archive(sample.image("before", ["one:1"])))
-    with api.open(root / "store") as store:
-        store.load(root / "before.tar")
-    return root / "store"
+for _bad in ("sha256:../../../../x", f"sha256:{'A' * 64}", f"sha256:{'0' * 63}", "sha1:" + "0" * 40, "", "..", 7, None):
+    BAD |= misnamed(_bad)
 
 
 @pytest.mark.parametrize("case", BAD)
