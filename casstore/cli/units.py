@@ -107,13 +107,16 @@ def shortened(text: str, width: int) -> str:
     return text
 
 
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""What turns the direction of the text that follows: with it one name can look like another."""
+
+
 def visible(text: str) -> str:
-    """Control characters as \\x1b; newlines and tabs stay."""
-    if text.isprintable():
-        return text
-    return "".join(
-        each
-        if each in "\n\t" or each.isprintable() or not (ord(each) < 32 or 127 <= ord(each) < 160)
-        else f"\\x{ord(each):02x}"
-        for each in text
-    )
+    """What a terminal might obey as \\x1b, \\u202e; newlines and tabs stay."""
+    return text if text.isprintable() else "".join(map(_seen, text))
+
+
+def _seen(one: str) -> str:
+    if one in _TURNING:
+        return f"\\u{ord(one):04x}"
+    return one if one in "\n\t" or not (ord(one) < 32 or 127 <= ord(one) < 160) else f"\\x{ord(one):02x}"

@@ -64,6 +64,7 @@ def test_columns_are_ten_wide_at_least() -> None:
         ("plain ü 漢\n\t", "plain ü 漢\n\t"),
         ("\x1b[2Jgone\x07", "\\x1b[2Jgone\\x07"),
         ("\x9b31m\x7f\r", "\\x9b31m\\x7f\\x0d"),
+        ("a\u202eb\u2066", "a\\u202eb\\u2066"),
     ],
 )
 def test_control_characters_are_made_visible(text: str, seen: str) -> None:
