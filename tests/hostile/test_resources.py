@@ -30,7 +30,7 @@ else:
     from backports import zstd
 
 MIB, GIB = 1 << 20, 1 << 30
-CAP = 512 * MIB
+CAP = GIB if WHOLE else 512 * MIB
 """Memory that no command may take more of. An honest load takes a quarter of it, a gc of a large store most."""
 DEEP = b"[" * 200_000
 LAYER = sample.files({"a": b"a"})
