@@ -11,6 +11,7 @@ IMPLEMENTATION = "compiled"
 
 cdef extern from "tarscan.h" nogil:
     int TARSCAN_OK
+    int TARSCAN_NO_MEMORY
     ctypedef struct tarscan:
         pass
     ctypedef struct tarscan_piece:
@@ -103,6 +104,43 @@ cdef class Scanner:
         if self.finished:
             raise ValueError("the scanner is finished")
         tarscan_skip(self.scanner, n)
+
+    def follow(self, buf, lengths):
+        cdef Py_buffer view
+        cdef uint64_t[:, ::1] rows = np.ascontiguousarray(lengths, np.uint64)
+        cdef size_t at = 0, count = 0
+        cdef Py_ssize_t i
+        cdef int status = TARSCAN_OK
+        if self.finished:
+            raise ValueError("the scanner is finished")
+        if rows.shape[1] != 2:
+            raise ValueError("rows of two lengths are wanted")
+        PyObject_GetBuffer(buf, &view, PyBUF_SIMPLE)
+        try:
+            with nogil:
+                for i in range(rows.shape[0]):
+                    if rows[i, 0] > <size_t>view.len - at:
+                        break
+                    count = 0
+                    status = self._scan(<const uint8_t *>view.buf + at, <size_t>rows[i, 0], &count)
+                    at += <size_t>rows[i, 0]
+                    if status == TARSCAN_OK:
+                        status = tarscan_skip(self.scanner, rows[i, 1])
+                    if status != TARSCAN_OK:
+                        break
+                else:
+                    i = rows.shape[0]
+        finally:
+            PyBuffer_Release(&view)
+        if status == TARSCAN_NO_MEMORY:
+            self.finished = True
+            raise MemoryError
+        if status != TARSCAN_OK:
+            raise ValueError("skip goes beyond the payload")
+        if i < rows.shape[0]:
+            raise ValueError("the lengths reach beyond the buffer")
+        if at != <size_t>view.len:
+            raise ValueError("the lengths do not cover the buffer")
 
     def finish(self):
         self.finished = True

@@ -31,12 +31,16 @@ from .model import Cutter, Progress
 from .store.site import make_site, open_site, read_store_file
 
 if TYPE_CHECKING:
+    from .codec.compression import Limit
     from .image.blobs import BlobSummary
     from .image.history import HistoryLine
+    from .image.inside import Change, FileInfo
     from .image.load import LoadReport
+    from .image.merged import Merged
     from .image.prune import PruneReport
     from .image.removal import Step
     from .image.verify import VerifyReport
+    from .rootfs.folder import Unpacked
     from .store.volume import Volume
     from .upkeep.check import CheckReport
     from .upkeep.df import DfReport
@@ -157,7 +161,6 @@ class Store:
 
     def _writing(self, pack: str | None) -> dict[str, Any]:
         """What every command that brings content needs to know; OutOfSpace where the disk is nearly full."""
-        from .codec.compression import LIMIT
         from .store import settings
 
         with self._site.catalog.read() as tx:
@@ -169,10 +172,21 @@ class Store:
                 what=str(self.root),
                 hint="make room, or casstore config set min-free",
             )
-        limit = replace(
-            LIMIT, ratio=settings.ratio(kept["limit.ratio"]), output=settings.size(kept["limit.output"])
-        )
-        return {"pack": pack or "now", "codec": kept["compression"], "limit": limit, "progress": self.progress}
+        return {
+            "pack": pack or "now",
+            "codec": kept["compression"],
+            "limit": self._limit(),
+            "progress": self.progress,
+        }
+
+    def _limit(self) -> Limit:
+        """What one compressed stream may become."""
+        from .codec.compression import LIMIT
+        from .store import settings
+
+        with self._site.catalog.read() as tx:
+            kept = settings.everything(tx)
+        return replace(LIMIT, ratio=settings.ratio(kept["limit.ratio"]), output=settings.size(kept["limit.output"]))
 
     # -- images
 
@@ -254,6 +268,46 @@ class Store:
         from .image.verify import verify
 
         return verify(self.volume, reference)
+
+    # -- inside images
+
+    def export(self, reference: str, out: str | Path | int) -> None:
+        """An image's merged file system as one tar, to a path or an open descriptor."""
+        from .image.rootfs import export
+
+        export(self.volume, reference, out, limit=self._limit(), progress=self.progress)
+
+    def unpack(self, reference: str, target: str | Path) -> Unpacked:
+        """An image's merged file system into an empty folder; tells what could not be made as the image has it."""
+        from .image.rootfs import unpack
+
+        return unpack(self.volume, reference, target, limit=self._limit(), progress=self.progress)
+
+    def files(self, reference: str) -> Merged:
+        """The merged file system of an image, for reading: a context manager, for `ls` and `cat`."""
+        from .image.merged import Merged
+
+        return Merged(self.volume, reference, purpose="files", limit=self._limit(), progress=self.progress)
+
+    def ls(self, reference: str, path: str | bytes = "/", *, recursive: bool = False) -> list[FileInfo]:
+        """What is in a folder of an image, by name."""
+        from .image.inside import ls
+
+        with self.files(reference) as files:
+            return list(ls(files, path, recursive=recursive))
+
+    def cat(self, reference: str, path: str | bytes, start: int = 0, end: int | None = None) -> Iterator[memoryview]:
+        """A file's bytes [start, end), out of an image."""
+        from .image.inside import cat
+
+        with self.files(reference) as files:
+            yield from cat(files, path, start, end)
+
+    def diff(self, old: str, new: str, *, times: bool = False) -> list[Change]:
+        """What differs between the file systems of two images; with `times` also where only a file's time does."""
+        from .image.inside import diff
+
+        return diff(self.volume, old, new, times=times, limit=self._limit(), progress=self.progress)
 
     # -- upkeep
 

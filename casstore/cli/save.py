@@ -35,11 +35,11 @@ def save(app: App, target: str | None, form: str, references: tuple[str, ...]) -
         descriptor = output_descriptor()
         app.open().save(references, descriptor, format=form)
     else:
-        _check_target(Path(target))
+        check_target(Path(target))
         app.open().save(references, target, format=form)
 
 
-def _check_target(path: Path) -> None:
+def check_target(path: Path) -> None:
     """What docker refuses before it asks for the first byte."""
     if not path.parent.is_dir():
         raise CasstoreError(f'invalid output path: directory "{path.parent}" does not exist')

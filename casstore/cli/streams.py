@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from ..errors import CasstoreError, OutOfSpace
 from .progress import decided
+from .units import visible
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -55,6 +56,12 @@ def write_bytes(buffers: Iterable[bytes | bytearray | memoryview]) -> None:
         while rest:
             with printing():
                 rest = rest[os.write(descriptor, rest) :]
+
+
+def warn(text: str) -> None:
+    """A line on stderr about what was not as it should be, and did not stop the work."""
+    if sys.stderr is not None:
+        print(f"Warning: {visible(text)}", file=sys.stderr, flush=True)
 
 
 def silence_stdout() -> None:

@@ -13,7 +13,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 
@@ -21,102 +21,18 @@ from ..digest import Digest
 from ..errors import CasstoreError, Damaged, NotFound
 from ..format import recipe as recipe_format
 from ..kernels import hashing, spans, table
-from ..model import FRAME_BITS, MAX_FRAME, U8, U32, U64, BlobInfo, ChunkList, Used
+from ..kernels.tarscan import Scanner
+from ..model import FRAME_BITS, MAX_FRAME, U8, U32, U64, BlobInfo, Used
 from ..store import protocol
 from ..store.packs import PackCache
 from ..store.volume import Volume
+from .layout import Layout, Pieces, Spans
 from .loose import SPOT_SIZE, SPOT_SPAN, spot
 from .naming import Names
 
 WINDOW = 4 << 20
 """Bytes of output made at a time."""
 _HINT = "run casstore check --read-data --repair"
-
-
-class Pieces(NamedTuple):
-    """Copies that make a window: to[i] (offset in the window), chunk[i] (number in the recipe's chunk table),
-    skip[i] (bytes into that chunk), length[i]."""
-
-    to: U64
-    chunk: U64
-    skip: U64
-    length: U64
-
-
-class _Track:
-    """Positions of one track: where each entry begins, which pieces cover a span of it."""
-
-    def __init__(self, chunks: ChunkList, first: int) -> None:
-        self.lengths = chunks.lengths.astype(np.uint64)
-        self.runs = self.lengths * chunks.repeats.astype(np.uint64)
-        self.ends = np.cumsum(self.runs, dtype=np.uint64)
-        self.first = first
-
-    def edges(self, start: int, end: int) -> U64:
-        """The track positions in (start, end) where one chunk ends and the next begins."""
-        # Bounds of the arrays' own type: mixed with signed ones they would be compared as floats, which end at 2^53.
-        low = int(np.searchsorted(self.ends, np.uint64(start), side="right"))
-        high = int(np.searchsorted(self.ends, np.uint64(end), side="left"))
-        marks = [self.ends[low:high]]
-        for entry in np.flatnonzero(self.runs[low : high + 1] != self.lengths[low : high + 1]) + low:
-            step = int(self.lengths[entry])
-            begin = int(self.ends[entry] - self.runs[entry])
-            first = max(begin, begin + (start - begin) // step * step) if start > begin else begin
-            marks.append(np.arange(first, min(end, int(self.ends[entry])), step, dtype=np.uint64))
-        edges = np.unique(np.concatenate(marks))
-        return edges[(edges > start) & (edges < end)]
-
-    def at(self, positions: U64) -> tuple[U64, U64]:
-        """(chunk number, bytes into that chunk) of track positions."""
-        entry = np.searchsorted(self.ends, positions, side="right")
-        into = positions - (self.ends[entry] - self.runs[entry])
-        return (entry + self.first).astype(np.uint64), into % self.lengths[entry]
-
-
-class Layout:
-    """Maps spans of the woven output to chunks."""
-
-    def __init__(self, weave: U64, literals: ChunkList, payloads: ChunkList) -> None:
-        self._tracks = (_Track(literals, 0), _Track(payloads, len(literals.lengths)))
-        self._ends = np.cumsum(weave.reshape(-1), dtype=np.uint64)
-        lengths = weave.astype(np.uint64)
-        before = np.zeros_like(lengths)
-        before[1:] = np.cumsum(lengths[:-1], axis=0, dtype=np.uint64)
-        self._track_start = before.reshape(-1)
-
-    @property
-    def size(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
-
-    def pieces(self, start: int, end: int) -> Pieces:
-        """The copies that make output bytes [start, end)."""
-        low = int(np.searchsorted(self._ends, np.uint64(start), side="right"))
-        high = int(np.searchsorted(self._ends, np.uint64(end), side="left"))
-        index = np.arange(low, high + 1)
-        seg_end = np.minimum(self._ends[index], np.uint64(end))
-        origin = np.concatenate([np.zeros(1, np.uint64), self._ends])[index]
-        seg_start = np.maximum(origin, np.uint64(start))
-        track_start = self._track_start[index] + (seg_start - origin)
-        keep = seg_end > seg_start
-        index, seg_start, seg_end, track_start = index[keep], seg_start[keep], seg_end[keep], track_start[keep]
-        parts = [self._on_track(k, index % 2 == k, seg_start, seg_end, track_start, start) for k in (0, 1)]
-        return Pieces(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-    def _on_track(
-        self, kind: int, mine: np.ndarray, seg_start: U64, seg_end: U64, track_start: U64, base: int
-    ) -> Pieces:
-        track = self._tracks[kind]
-        out, begin = seg_start[mine], track_start[mine]
-        if not len(out):
-            none = np.empty(0, np.uint64)
-            return Pieces(none, none, none, none)
-        finish = begin + (seg_end[mine] - out)
-        # Segments of one track follow each other without a gap, so all cuts lie between the first and the last.
-        cuts = np.union1d(begin, track.edges(int(begin[0]), int(finish[-1])))
-        ends = np.append(cuts[1:], finish[-1])
-        segment = np.searchsorted(begin, cuts, side="right") - 1
-        chunk, skip = track.at(cuts)
-        return Pieces(out[segment] + (cuts - begin[segment]) - np.uint64(base), chunk, skip, ends - cuts)
 
 
 class _Packed:
@@ -144,8 +60,12 @@ class _Packed:
         self.addresses: U32 = values.astype(np.uint32)
 
     def window(self, start: int, end: int, *, check: bool) -> bytearray:
-        pieces = self.layout.pieces(start, end)
         out = bytearray(end - start)
+        self.copy(out, self.layout.pieces(Spans.one(start, end)), check=check)
+        return out
+
+    def copy(self, out: bytearray, pieces: Pieces, *, check: bool) -> None:
+        """Pieces into a buffer. `check`: each chunk is compared with its name first."""
         chunk = pieces.chunk.astype(np.int64)
         self._verify_lengths(pieces)
         frame_of = self.pack_numbers[chunk].astype(np.uint64) << np.uint64(32) | (self.addresses[chunk] >> FRAME_BITS)
@@ -167,6 +87,12 @@ class _Packed:
         except ValueError:
             keys = ", ".join(sorted({self._keys[pack] for pack in by_pack}))
             raise Damaged("a chunk lies outside its frame", what=keys) from None
+
+    def literals(self, start: int, end: int) -> bytearray:
+        """Bytes [start, end) of the literal track."""
+        out = bytearray(end - start)
+        if out:
+            self.copy(out, self.layout.literals.pieces(Spans.one(start, end)), check=False)
         return out
 
     def _verify_lengths(self, pieces: Pieces) -> None:
@@ -180,6 +106,23 @@ class _Packed:
             if not np.array_equal(self._names.of(source, starts, self.lengths[mine]), self.digests[mine]):
                 key = self._keys[int(self.pack_numbers[mine[0]])]
                 raise Damaged("a chunk is not what its name says", what=key)
+
+
+def _literal_windows(weave: U64) -> Iterator[tuple[int, int, U64]]:
+    """Spans of the literal track of up to WINDOW bytes, each with the rows of the weave that they are."""
+    rows = weave.copy()
+    ends = np.cumsum(rows[:, 0], dtype=np.uint64)
+    row = done = 0
+    while row < len(rows):
+        beyond = int(np.searchsorted(ends, np.uint64(done + WINDOW), side="right"))
+        if beyond > row:
+            start, done = done, int(ends[beyond - 1])
+            yield start, done, rows[row:beyond]
+            row = beyond
+        else:  # one run of literals, larger than a window
+            rows[row, 0] -= np.uint64(WINDOW)
+            done += WINDOW
+            yield done - WINDOW, done, np.array([[WINDOW, 0]], np.uint64)
 
 
 def _places(packs: PackCache, uses: Sequence[Used], digests: U8) -> U64:
@@ -298,6 +241,34 @@ class BlobReader:
             else:
                 yield from self._buffers(start, stop, check=True, ahead=ahead)
 
+    def copy(self, out: bytearray, spans: Spans) -> None:
+        """Spans of a blob that is packed into a buffer; what vouches for them are the checksums of the frames, of the
+        packs' tables and of the recipe, which was replayed before it was committed. Thread-safe."""
+        if self._packed is None:
+            raise ValueError("only a packed blob can be read in spans")
+        with self._blaming():
+            self._packed.copy(out, self._packed.layout.pieces(spans), check=False)
+
+    def scan(self, scanner: Scanner, ahead: Ahead) -> None:
+        """Show a scanner all of a blob that is packed, but for the payloads, of which no chunk is read."""
+        packed = self._packed
+        if packed is None:
+            raise ValueError("only a packed blob can be read without its payloads")
+        queue: deque[tuple[Future[bytearray], U64]] = deque()
+        with self._blaming():
+            for start, end, rows in _literal_windows(packed.recipe.weave):
+                queue.append((ahead.pool.submit(packed.literals, start, end), rows))
+                if len(queue) > ahead.threads:
+                    self._follow(scanner, *queue.popleft())
+            for one in queue:
+                self._follow(scanner, *one)
+
+    def _follow(self, scanner: Scanner, literals: Future[bytearray], rows: U64) -> None:
+        try:
+            scanner.follow(literals.result(), rows)
+        except ValueError:
+            raise Damaged("the recipe is not that of a tar", what=str(self.info.digest)) from None
+
     def _whole(self, ahead: Ahead | int | None) -> Iterator[memoryview]:
         hasher = self.info.digest.hasher() if self.info.digest.algorithm != "sha256" else hashing.Sha256()
         held: memoryview | None = None
@@ -371,4 +342,3 @@ class BlobReader:
                 begun = _Windows(packed, start, stop, check, ahead)
             stack.callback(begun.cancel)
             yield from begun
-

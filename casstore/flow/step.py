@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from ..model import Progress
 
 
@@ -19,6 +21,12 @@ class Step:
         if self._progress is not None:
             self._seen += count
             self._progress(self._what, self._seen, self._total)
+
+    def over(self, buffers: Iterable[memoryview]) -> Iterator[memoryview]:
+        """The buffers, each counted when it is handed on."""
+        for buffer in buffers:
+            self.advance(len(buffer))
+            yield buffer
 
     def done(self) -> None:
         """The task has ended, whatever its total was thought to be."""

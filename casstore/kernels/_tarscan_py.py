@@ -145,9 +145,7 @@ def _header_name(block: bytes) -> bytes:
 
 def _is_pax_sparse(pax: dict[bytes, bytes]) -> bool:
     version = pax.get(b"GNU.sparse.major", b""), pax.get(b"GNU.sparse.minor", b"")
-    return version in ((b"0", b"0"), (b"0", b"1"), (b"1", b"0")) or (
-        version == (b"", b"") and b"GNU.sparse.map" in pax
-    )
+    return version in ((b"0", b"0"), (b"0", b"1"), (b"1", b"0")) or (version == (b"", b"") and b"GNU.sparse.map" in pax)
 
 
 class Scanner:
@@ -215,6 +213,21 @@ class Scanner:
         self.payload_left -= n
         if n and not self.payload_left:
             self._literal = -self._total % _BLOCK
+
+    def follow(self, buf: Buffer, lengths: U64) -> None:
+        """Feed and skip in turn, for a stream whose segments are known: row i of `lengths`, (n, 2), is how many of the
+        bytes of `buf` come next, and how many of a payload are passed over after them. ValueError where these are not
+        all of `buf`, or where no payload of that size is."""
+        view = octets(buf)
+        at = 0
+        for fed, skipped in lengths.tolist():
+            if fed > len(view) - at:
+                raise ValueError("the lengths reach beyond the buffer")
+            self.feed(view[at : at + fed])
+            at += fed
+            self.skip(skipped)
+        if at != len(view):
+            raise ValueError("the lengths do not cover the buffer")
 
     def finish(self) -> None:
         """The stream has ended. A payload cut short is one whose `last` piece never came."""

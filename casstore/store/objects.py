@@ -19,10 +19,11 @@ import errno
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from ..digest import Digest
 from ..errors import (
@@ -433,6 +434,17 @@ class Objects:
                 with contextlib.suppress(OSError):
                     total += os.lstat(os.path.join(folder, file)).st_size  # noqa: PTH118 (hot for millions of files)
         return total
+
+    def scratch(self) -> BinaryIO:
+        """A file without a name, for what a command needs while it runs: under STORE, or in the system's temporary
+        folder (TMPDIR) where the store cannot be written to."""
+        with contextlib.suppress(OSError):
+            handle = os.open(self._tmp, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            return os.fdopen(handle, "w+b", buffering=0)
+        try:
+            return tempfile.TemporaryFile(buffering=0)
+        except OSError as error:
+            raise translate(error, tempfile.gettempdir()) from error
 
     def free(self) -> int:
         """Bytes that this user may still write to the file system of the store."""

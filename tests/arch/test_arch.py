@@ -22,8 +22,10 @@ DOORS = {
     "store/disk.py": "its hinges: how bytes, files and folders become durable",
     "store/catalog.py": "SQLite opens its own file; only whether it is there is asked",
     "flow/source.py": "files that the user named, to read",
+    "rootfs/folder.py": "the folder that the user named to be filled",
     "transport/": "archives and folders that the user named",
-    "image/save.py": "the archive that the user named: a temporary file, then a rename",
+    "image/output.py": "the archive that the user named: a temporary file, then a rename",
+    "flow/content.py": "a file without a name that the store made for it",
     "api.py": "the file that the user named for `blob put`",
     "cli/": "demo makes its own files in a temporary folder; save looks at its target",
 }
@@ -143,7 +145,7 @@ def test_every_module_says_what_it_is_for(path: Path) -> None:
 def test_rooms_are_the_rooms() -> None:
     """A new room is a decision: it goes into the map and the import contract too."""
     rooms = {each.name for each in PACKAGE.iterdir() if each.is_dir() and each.name != "__pycache__"}
-    known = {"cli", "codec", "flow", "format", "image", "kernels", "oci", "store", "transport", "upkeep"}
+    known = {"cli", "codec", "flow", "format", "image", "kernels", "oci", "rootfs", "store", "transport", "upkeep"}
     assert rooms - {"serve"} == known
     text = (PACKAGE / "README.md").read_text("utf-8")
     missing = [room for room in rooms if f"[{room}]({room}/)" not in text]

@@ -16,7 +16,7 @@ from dataclasses import fields
 import numpy as np
 
 from casstore.errors import Damaged
-from casstore.flow.restore import Layout
+from casstore.flow.layout import Layout, Spans
 from casstore.format import recipe
 from casstore.format.encoding import checksum, deflated, inflated
 from casstore.model import ChunkList, Recipe
@@ -139,7 +139,7 @@ def check_layout(found: Recipe) -> None:
         stop = min(start + _WINDOW, layout.size)
         if start == stop:
             continue
-        pieces = layout.pieces(start, stop)
+        pieces = layout.pieces(Spans.one(start, stop))
         order = np.argsort(pieces.to)
         to, length = pieces.to[order], pieces.length[order]
         assert int(length.min()) > 0

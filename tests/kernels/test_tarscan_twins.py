@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import random
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -129,6 +131,39 @@ cut_lists = st.lists(st.integers(0, 1 << 20), max_size=12)
 @given(archives(), cut_lists)
 def test_twins_on_archives(data: bytes, cuts: list[int]) -> None:
     both(data, cuts)
+
+
+@pytest.mark.parametrize("module", TWINS)
+@settings(deadline=None, max_examples=100)
+@given(st.one_of(archives(), blocks()), st.data())
+def test_following_what_is_known_sees_the_same(module: ModuleType, data: bytes, draws: st.DataObject) -> None:
+    kinds, whole, entries = scan(compiled, data)
+    told = draws.draw(st.sets(st.integers(0, 20)))  # runs of payload that are fed all the same
+    rows, fed, number, at = [[0, 0]], b"", 0, 0
+    for kind, run in ((kind, len(list(group))) for kind, group in itertools.groupby(kinds)):
+        skipped = kind == ord("P") and number not in told
+        number += kind == ord("P")
+        if not skipped:
+            fed += data[at : at + run]
+            rows.append([run, 0])
+        else:
+            rows[-1][1] = run
+        at += run
+    scanner = module.Scanner(entries=True)
+    scanner.follow(fed, np.array(rows, np.uint64))
+    assert scanner.pop_entries() == entries and scanner.position == len(data)
+    assert (scanner.content_size, scanner.ended) == (whole.content_size, whole.ended)
+
+
+@pytest.mark.parametrize("module", TWINS)
+def test_following_something_else_is_refused(module: ModuleType) -> None:
+    for rows in ([[512, 1]], [[513, 0]], [[511, 0]], [[600, 0]], [[1 << 63, 0]], [[0, 1 << 63]]):
+        with pytest.raises(ValueError, match="payload|buffer"):
+            module.Scanner().follow(bytes(512), np.array(rows, np.uint64))
+    scanner = module.Scanner()
+    scanner.finish()
+    with pytest.raises(ValueError, match="finished"):
+        scanner.follow(b"", np.zeros((1, 2), np.uint64))
 
 
 @SLOW

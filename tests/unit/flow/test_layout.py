@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from casstore.flow.restore import Layout
+from casstore.flow.layout import Layout, Spans
 from casstore.model import ChunkList
 
 many = settings(max_examples=200, deadline=None)
@@ -42,12 +42,17 @@ def layouts(draw: st.DrawFn) -> tuple[Layout, list[bytes], bytes]:
 
 @given(layouts(), st.data())
 @many
-def test_pieces_make_the_span_and_nothing_twice(made: tuple[Layout, list[bytes], bytes], data: st.DataObject) -> None:
+def test_pieces_make_the_spans_and_nothing_twice(made: tuple[Layout, list[bytes], bytes], data: st.DataObject) -> None:
     layout, parts, whole = made
     assert layout.size == len(whole)
-    start = data.draw(st.integers(0, len(whole)))
-    end = data.draw(st.integers(start, len(whole)))
-    pieces = layout.pieces(start, end)
+    # Any spans, in any order, side by side in the buffer.
+    wanted = data.draw(st.lists(st.tuples(st.integers(0, len(whole)), st.integers(1, len(whole) + 1)), max_size=5))
+    spans = [(start, min(start + length, len(whole))) for start, length in wanted if start < len(whole)]
+    if not spans:
+        return
+    starts, ends = (np.array(column, np.uint64) for column in zip(*spans, strict=True))
+    lengths = ends - starts
+    pieces = layout.pieces(Spans(starts, ends, np.cumsum(lengths) - lengths))
     rows = sorted(zip(*(column.tolist() for column in pieces), strict=True))
     assert all(length > 0 for *_, length in rows)
     out = b""
@@ -55,7 +60,7 @@ def test_pieces_make_the_span_and_nothing_twice(made: tuple[Layout, list[bytes],
         assert to == len(out)
         assert skip + length <= len(parts[chunk])
         out += parts[chunk][skip : skip + length]
-    assert out == whole[start:end]
+    assert out == b"".join(whole[start:end] for start, end in spans)
 
 
 def test_of_nothing() -> None:
@@ -71,7 +76,7 @@ def test_positions_beyond_what_floats_can_tell_apart() -> None:
     size = chunks.size
     layout = Layout(np.array([(size, size)], np.uint64), chunks, chunks)
     for start in (size - 3, size, 2 * size - 3):
-        pieces = layout.pieces(start, start + 3)
+        pieces = layout.pieces(Spans.one(start, start + 3))
         assert pieces.to.tolist() == [0] and pieces.length.tolist() == [3]
         assert pieces.skip.tolist() == [start % size % int(length[0])]
         assert pieces.chunk.tolist() == [int(start >= size)]

@@ -17,7 +17,7 @@ from casstore.digest import Digest
 from casstore.errors import BadInput
 from casstore.flow import pieces, split
 from casstore.flow.pieces import Pieces
-from casstore.flow.restore import Layout
+from casstore.flow.layout import Layout, Spans
 from casstore.flow.source import BytesSource, StreamSource
 from casstore.flow.split import Split, Splitter, Track, Weave
 from casstore.format import recipe as recipe_format
@@ -85,7 +85,9 @@ def joined(whole: Whole, start: int = 0, end: int | None = None) -> bytes:
     end = layout.size if end is None else end
     names = [name.tobytes() for track in (made.literals, made.payloads) for name in track.digests]
     out = bytearray(end - start)
-    pieces = layout.pieces(start, end)
+    if not out:
+        return b""
+    pieces = layout.pieces(Spans.one(start, end))
     for to, chunk, skip, length in zip(*(column.tolist() for column in pieces), strict=True):
         out[to : to + length] = whole.chunks[names[chunk]][skip : skip + length]
     return bytes(out)
@@ -275,7 +277,7 @@ def test_hundreds_of_megabytes_of_zeros_are_a_small_recipe() -> None:
     assert made.payloads.repeats.max() > 6000
     layout = Layout(made.weave, made.literals, made.payloads)
     for start in (0, 1, 511, 200_000_000, made.size - 4_000_000):
-        pieces = layout.pieces(start, start + 4_000_000)
+        pieces = layout.pieces(Spans.one(start, start + 4_000_000))
         assert int(pieces.length.sum()) == 4_000_000 and len(pieces.to) < 200
 
 

@@ -1,0 +1,51 @@
+"""`export` and `unpack`: an image's merged file system as one tar, or in a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..codec.compression import LIMIT, Limit
+from ..flow.step import Step
+from ..model import Progress
+from ..rootfs import archive, folder
+from ..rootfs.folder import Bytes, Unpacked
+from ..store.volume import Volume
+from .merged import Merged
+from .output import File, Pipe
+
+
+def export(
+    volume: Volume,
+    given: str,
+    out: str | Path | int,
+    *,
+    limit: Limit = LIMIT,
+    progress: Progress | None = None,
+) -> None:
+    """An image's file system as a tar, to a path (which appears whole or not at all) or an open descriptor."""
+    with Merged(volume, given, purpose="export", limit=limit, progress=progress) as merged:
+        root = merged.tree.root
+        step = Step(progress, "export", None if progress is None else archive.size(root))
+        stream = merged.gather(archive.parts(root))
+        if isinstance(out, int):
+            pipe = Pipe(out, step)
+            for buffer in stream:
+                pipe.write(buffer)
+        else:
+            with File(Path(out), step, volume.catalog.decided) as file:
+                for buffer in stream:
+                    file.write(buffer)
+        step.done()
+
+
+def unpack(
+    volume: Volume, given: str, target: str | Path, *, limit: Limit = LIMIT, progress: Progress | None = None
+) -> Unpacked:
+    """An image's file system into an empty folder (see rootfs.folder.write)."""
+    with Merged(volume, given, purpose="unpack", limit=limit, progress=progress) as merged:
+        root = merged.tree.root
+        step = Step(progress, "unpack", None if progress is None else archive.size(root))
+        content = Bytes(step.over(merged.gather(folder.wanted(root))))
+        told = folder.write(root, target, content)
+        step.done()
+        return told

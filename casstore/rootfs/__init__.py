@@ -1,0 +1,1 @@
+"""Layers applied: a merged tree of entries, and what becomes of it, a tar or a folder."""
