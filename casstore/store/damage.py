@@ -137,13 +137,18 @@ def distrust(catalog: Catalog, objects: Objects, unknown: Iterable[str] = ()) ->
     return keys
 
 
-def stranded(tx: Tx, objects: Objects) -> list[str]:
-    """Keys of retired objects, and of pending ones whose writer has ended, to judge by its staging folder. Garbage; but
-    in a catalog that was set back also what a later commit, which it has lost, put to use."""
-    found = tx.rows(
-        "SELECT key, lease, state FROM object WHERE state IN ('pending', 'retired') AND damaged = 0 ORDER BY id"
-    )
-    return [key for key, lease, state in found if state == "retired" or not objects.has_staging(lease)]
+def stranded(tx: Tx) -> list[str]:
+    """Keys of pending and retired objects: to be finished or garbage, but in a catalog that was set back also what a
+    later commit, which it has lost, put to use. (Who may still be writing one loses nothing when it is taken in.)"""
+    rows = tx.rows("SELECT key FROM object WHERE state IN ('pending', 'retired') AND damaged = 0 ORDER BY id")
+    return [row[0] for row in rows]
+
+
+def doubtful(tx: Tx, objects: Objects) -> set[str]:
+    """Those of the `stranded` that are nobody's unless a name is known: retired, or of a writer that was killed or
+    still writes, to judge by its staging folder."""
+    found = tx.rows("SELECT key, lease, state FROM object WHERE state IN ('pending', 'retired')")
+    return {key for key, lease, state in found if state == "retired" or objects.has_staging(lease)}
 
 
 def adopt(catalog: Catalog, lease: int, found: Iterable[tuple[str, NewObject]]) -> None:

@@ -107,7 +107,7 @@ class Look:
     def _stranded(self, files: set[str]) -> None:
         """What a catalog that was set back takes for the beginning of a commit, or for garbage, may be in use since."""
         with self._volume.catalog.read() as tx:
-            keys = [key for key in damage.stranded(tx, self._volume.objects) if key in files]
+            keys = [key for key in damage.stranded(tx) if key in files]
         for key in keys:
             self._found("error", key, "the catalog does not know whether this file came to be used")
         self.seen.unknown += keys

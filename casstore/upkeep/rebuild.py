@@ -67,14 +67,14 @@ class Rebuild:
         self._progress = progress
         self._result = Rebuilt()
         self._garbage: set[str] = set()
-        """Objects that the catalog takes for garbage."""
+        """Objects that the catalog takes for garbage, or whose writer may not have ended."""
 
     def run(self, unknown: Sequence[str], lost: str) -> Rebuilt:
         """Take in these files; then names, if the catalog is older than their copy."""
         volume = self._volume
         with volume.catalog.read() as tx:
             retired = query.retired_blobs(tx)
-            self._garbage = {row.key for row in query.objects(tx) if row.state == "retired"}
+            self._garbage = damage.doubtful(tx, volume.objects)
             complete = references.complete(tx, volume.objects)
         if not complete:  # who carries this on must still know which blobs may have got a name
             unknown = [*unknown, *(info.place.key for info in retired)]

@@ -13,6 +13,7 @@ import sample
 from casstore import api
 from casstore.errors import Damaged
 from casstore.store import protocol, references
+from casstore.store.catalog import Catalog
 
 PARTS = ("", "-wal")
 SHARED = sample.files({"shared": sample.noise("shared", 300_000)})
@@ -93,3 +94,43 @@ def test_what_was_retired_then_and_is_in_use_since(
             assert b"".join(store.blobs.cat(digest)) == data
         left = {row.digest for row in store.blobs.ls()}
         assert left == set(content) if whole else left >= set(content)
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_what_was_pending_then_and_is_in_use_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: bool
+) -> None:
+    """The writer came to its commit; it may have been killed after that, and then its staging folder is there."""
+    root = tmp_path / "store"
+    (tmp_path / "image").write_bytes(sample.docker_archive(FIRST))
+    real = protocol.commit
+    leases: list[int] = []
+
+    def commit(catalog: Catalog, lease: int, *given: Any, **more: Any) -> Any:
+        if not leases:
+            leases.append(lease)
+            with catalog.read() as tx:
+                assert tx.value("SELECT count(*) FROM object WHERE state = 'pending'")
+                for part in PARTS:
+                    shutil.copy(root / f"catalog.sqlite{part}", f"{tmp_path / 'saved'}{part}")
+        return real(catalog, lease, *given, **more)
+
+    with api.open(root) as store:
+        monkeypatch.setattr(protocol, "commit", commit)
+        store.load(tmp_path / "image")
+        monkeypatch.undo()
+        content = {row.digest: b"".join(store.blobs.cat(row.digest)) for row in store.blobs.ls()}
+    for part in (*PARTS, "-shm"):
+        (root / f"catalog.sqlite{part}").unlink(missing_ok=True)
+    for part in PARTS:
+        shutil.copy(f"{tmp_path / 'saved'}{part}", root / f"catalog.sqlite{part}")
+    if folder:
+        (root / f"tmp/{leases[0]}").mkdir()
+    with api.open(root, remake=True) as store:
+        assert store.check(repair=True).ok
+        protocol.lease_close(store.volume.catalog, leases[0])
+    with api.open(root) as store:
+        store.gc(grace=0)
+        assert store.check(read_data=True).ok
+        assert {f"{row.repository}:{row.tag}" for row in store.images()} == {"a:1"}
+        assert {row.digest: b"".join(store.blobs.cat(row.digest)) for row in store.blobs.ls()} == content

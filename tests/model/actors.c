@@ -199,6 +199,7 @@ static void backup(State n) {
         step(&n, BACKUP, 1, "backup of the catalog");
         break;
     case 1: {
+        State lost = n;
         uint32_t keepers = needed_files(&n);
         n.c = n.backup;
         n.backup = (Catalog){0};
@@ -210,7 +211,8 @@ static void backup(State n) {
             n.a.pc[i] = i < SLOTS && job[i].late ? 0 : FAILED;
         }
         n.a.known = 0;
-        n.a.keepers = n.c.mismatch ? keepers : 0;
+        if (takein) set_back(&n, &lost);
+        n.a.keepers = n.c.mismatch || n.c.behind ? keepers : 0;
         n.a.restored = n.a.turned ? 2 : 1;
         n.a.turned = 0;
         step(&n, BACKUP, rule[check_before_epoch] ? 2 : 3, "all die; the backup is restored");
@@ -222,6 +224,7 @@ static void backup(State n) {
         break;
     case 3:
         check_epoch(&n);
+        if (takein) check_promised(&n, "after check");
         step(&n, BACKUP, DONE, "check: the epoch is the store's again");
         break;
     }

@@ -13,7 +13,7 @@ static const char *const rule_name[] = {RULES(TEXT)};
 #undef TEXT
 Job job[SLOTS];
 int child[BLOBS] = {-1, -1, B, C};
-bool present[ACTORS], bytes_only, fine;
+bool present[ACTORS], bytes_only, fine, takein;
 uint32_t decay_targets, alarm_target;
 
 static char bad[400];
@@ -436,6 +436,7 @@ int main(int argc, char **argv) {
         else if (!strncmp(word, "seed=", 5)) seed = strtoull(word + 5, NULL, 10);
         else if (!strcmp(word, "bytes")) bytes_only = true;
         else if (!strcmp(word, "fine")) fine = true;
+        else if (!strcmp(word, "takein")) takein = true;
         else if (!strcmp(word, "pinned")) pinned = true;
         else if (!strcmp(word, "late")) late = true;
         else good = add_actor(copy, &slots, late);

@@ -125,6 +125,14 @@ static void collect_to_the_end(State *s) {
     }
 }
 
+/* What the lost catalog promised and had sound is so again. */
+void check_promised(const State *s, const char *when) {
+    for (int b = 0; b < BLOBS; b++)
+        if (bit(s->a.promised, b) && !(reachable(s, b) && readable(s, b, true)))
+            violation("%s: %c, which the lost catalog had, has not come back: %s", when, blob_letter[b],
+                      reachable(s, b) ? why : "nothing names it");
+}
+
 /* All die, in this state; leases run out; after a restore, check runs; the collector runs to its end. Then everything
    promised is as readable as it was, and nothing else is left. */
 static void recovery(State s, bool power_loss) {
@@ -143,6 +151,7 @@ static void recovery(State s, bool power_loss) {
     collect_to_the_end(&s);
     if (violated()) return;
     check_state(&s, when);
+    if (takein) check_promised(&s, when);
     if (violated()) return;
     if (before & ~sound(&s)) {
         violation("%s: a sound blob is not sound any more: %s", when, why);

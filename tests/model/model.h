@@ -44,6 +44,7 @@ typedef struct {
     uint8_t tags;                    /* bit 0: a tag on X, bit 1: a tag on Y */
     uint8_t leases, expired;         /* rows; `expired` only where rule 1 is off */
     uint8_t mismatch;                /* the catalog's epoch is not the store's: it came from a backup */
+    uint8_t behind;                  /* names or files tell of a later state: it came from a backup, whatever its epoch */
     uint8_t plan;                    /* the collector's stale plan; only where that rule is off */
 } Catalog;
 
@@ -66,6 +67,8 @@ typedef struct {
     uint8_t known;                 /* ghost. bit 0: B was reachable ever since CAT began; bit 7: rot was found */
     uint8_t turned;                /* ghost: the epoch was changed since the backup was taken */
     uint8_t restored;              /* 1 a backup came back, 2 one of an older epoch */
+    uint8_t names, pins;           /* the copy of the names of the catalog that a restore replaced: tags, layers */
+    uint8_t promised;              /* ghost: the blobs that were reachable and sound in it */
     uint8_t moves;                 /* which of the one-time moves of tagger and pinner are made */
 } Actors;
 
@@ -90,7 +93,9 @@ typedef struct {
     R(suspect_missing) R(suspect_at_commit) R(heal_in_commit) R(repack_verifies)                                        \
     /* index rebuild, epoch */                                                                                          \
     R(rebuild_one_txn) R(rebuild_keeps_retired) R(rebuild_cas) R(suspect_segment_stays) R(epoch_turns) R(epoch_gc)    \
-    R(epoch_name) R(check_before_epoch)
+    R(epoch_name) R(check_before_epoch)                                                                                 \
+    /* what check takes in where the catalog was set back (`takein`) */                                                 \
+    R(look_first) R(take_unknown) R(take_pending) R(take_killed) R(take_retired) R(take_names)
 
 #define NAME(r) r,
 enum { RULES(NAME) RULE_COUNT };
@@ -117,6 +122,7 @@ extern int child[BLOBS];       /* layer of a manifest */
 extern bool present[ACTORS];   /* which actors take part */
 extern uint32_t decay_targets, alarm_target;
 extern bool bytes_only;        /* only lost bytes count, not rows in a wrong state */
+extern bool takein;            /* check takes in what a catalog that was set back does not know, or takes for garbage */
 extern bool fine;              /* unlink and drop object by object, in two steps */
 
 /* -- explore.c */
@@ -150,6 +156,7 @@ enum { RETIRE_BLOB, RETIRE_OBJECT, PURGE_BLOB, PURGE_OBJECT, ORPHANS, TURN, DELE
 extern const int move_range[COLLECTOR_MOVES];
 bool collect(State *s, int move, int i);
 void check_mark(State *s);
+void set_back(State *s, const State *lost);
 void check_epoch(State *s);
 
 /* -- actors.c */
@@ -162,6 +169,7 @@ bool reachable(const State *s, int blob);
 unsigned sound(const State *s);
 void check_state(const State *s, const char *when);
 void check_recovery(const State *s);
+void check_promised(const State *s, const char *when);
 uint32_t needed_files(const State *s);
 extern char why[160]; /* what the last unreadable blob lacked */
 

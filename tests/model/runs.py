@@ -62,6 +62,10 @@ PROTOCOL = [
     "start=packed backup tagger late writer:BX:packed",
     "start=packed rebuilder backup late cat rebuilder",
     "start=loose packer backup late writer:BX:loose",
+    # and what check takes in then
+    "start=loose takein backup tagger writer:BX:loose",
+    "start=packed takein backup tagger late writer:BX:packed:3 cat",
+    "start=packed takein repacker backup late reader",
     # all together, at random
     "start=two packer metarepacker repacker writer:CY:packed:3 cat tagger decay:P0M0 walks=1500",
     "start=loose packer packer metarepacker reader cat tagger pinner decay:L0P1 walks=1500",
@@ -121,6 +125,13 @@ BROKEN = [
     "without=epoch_gc start=packed pipe:CY:packed backup tagger",
     "without=epoch_name start=packed backup tagger late writer:BX:packed",
     "without=check_before_epoch start=packed backup tagger late writer:BX:packed",
+    # what check takes in
+    "without=look_first start=packed takein backup tagger writer:BX:packed",
+    "without=take_unknown start=packed takein backup tagger writer:BX:packed",
+    "without=take_pending start=packed takein backup tagger writer:BX:packed",
+    "without=take_killed start=packed takein backup tagger writer:BX:packed",
+    "without=take_retired start=packed takein backup tagger writer:BX:packed",
+    "without=take_names start=packed takein backup tagger writer:BX:packed",
 ]
 
 #: Must end with OK although a rule is off: another mechanism covers for it.
@@ -168,6 +179,10 @@ LARGE = [
     "start=packed rebuilder backup late reader cat rebuilder",
     "start=loose packer backup late writer:BX:loose reader",
     "start=two repacker metarepacker backup late writer:BX:packed cat limit=10000000",
+    "start=packed takein backup tagger writer:BX:packed",
+    "start=packed takein pipe:CY:packed backup tagger limit=10000000",
+    "start=loose takein packer backup tagger",
+    "start=loose takein backup tagger writer:BX:loose late pipe:BX:loose limit=10000000",
 ]
 WALKS = [
     "start=two packer metarepacker repacker writer:CY:packed:3 cat tagger decay:P0M0",

@@ -327,6 +327,7 @@ static bool remove_folder(State *s, int lease) {
 /* One transaction (or one thing done to files) of the collector. False: its precondition does not hold. */
 bool collect(State *s, int move, int i) {
     if (s->c.mismatch && rule[epoch_gc]) return false; /* the catalog came from a backup: nothing goes until check */
+    if (s->c.behind && rule[look_first]) return false; /* rule 18 */
     switch (move) {
     case RETIRE_BLOB: return retire_blob(s, i);
     case RETIRE_OBJECT:
@@ -347,17 +348,85 @@ bool collect(State *s, int move, int i) {
 
 /* ---- check after a restore ----------------------------------------------------------------------------------- */
 
+/* What outlives the catalog that is replaced: the files, and the copy of its names. They tell on an older one. */
+void set_back(State *s, const State *lost) {
+    s->a.names = lost->c.tags;
+    s->a.promised = (uint8_t)sound(lost);
+    bool later = lost->c.tags != s->c.tags;
+    for (int b = 0; b < LAYERS; b++) {
+        if (lost->c.pin[b] == PROMISE) s->a.pins |= (uint8_t)(1 << b);
+        if (lost->c.pin[b] != s->c.pin[b]) later = true;
+    }
+    for (int o = 0; o < OBJECTS; o++)
+        if (on_disk(s, o) && s->c.state[o] == NONE) later = true;
+    s->c.behind = later;
+}
+
+/* May a blob lie in this object, now that check has taken it in? */
+static bool takes(const State *s, int o) {
+    return s->c.state[o] == LIVE && on_disk(s, o) && !bit(s->c.suspect, o) && !s->d.rot[o];
+}
+
+/* A blob that is not live, or damaged, where its file or its record says. */
+static void take_blob(State *s, int b) {
+    if (s->c.blob[b] == LIVE && !damaged(s, b)) return;
+    if (b >= LAYERS && s->c.blob[child[b]] != LIVE) return;
+    if (s->c.blob[b] == RETIRED && !rule[take_retired]) return;
+    for (int slot = 0; slot < SLOTS; slot++) {
+        int loose = OBJECT(LOOSE, slot), meta = OBJECT(META, slot);
+        if (b < LAYERS && takes(s, loose) && job[slot].layer == b) {
+            s->c.place[b] = (uint8_t)(loose + 1);
+            s->c.uses[b] = 0;
+            blob_live(s, b);
+            return;
+        }
+        unsigned needs = takes(s, meta) ? s->d.holds[meta] >> 2 * b & 3 : 0;
+        uint16_t uses = 0;
+        for (int c = 0; c < CHUNKS && b < LAYERS; c++)
+            for (int p = 0; p < SLOTS && bit(needs, c); p++)
+                if (takes(s, OBJECT(DATA, p)) && bit(s->d.holds[OBJECT(DATA, p)], c)) {
+                    uses |= (uint16_t)entries(p, 1u << c);
+                    break;
+                }
+        unsigned found = (uses | uses >> 2 | uses >> 4 | uses >> 6 | uses >> 8) & 3;
+        if (!needs || (b < LAYERS && found != needs)) continue;
+        s->c.place[b] = (uint8_t)(meta + 1);
+        if (b < LAYERS) s->c.uses[b] = uses;
+        blob_live(s, b);
+        return;
+    }
+}
+
+/* Objects whose files are there: without a row, begun by a commit that the catalog does not know the end of, or on their
+   way out. Then the blobs in them; then the names, by their copy. What has none goes its way again. */
+static void take_in(State *s) {
+    for (int o = 0; o < OBJECTS; o++) {
+        int state = s->c.state[o];
+        if (!on_disk(s, o) || bit(s->c.suspect, o)) continue;
+        if ((state == NONE && rule[take_unknown]) || (state == PENDING && rule[take_pending] && (rule[take_killed] || !bit(s->d.folders, SLOT(o)))) ||
+            (state == RETIRED && rule[take_retired]))
+            make_live(s, o);
+    }
+    for (int b = 0; b < BLOBS; b++) take_blob(s, b);
+    if (!rule[take_names]) return;
+    for (int m = X; m <= Y; m++)
+        if (bit(s->a.names, m - X) && s->c.blob[m] == LIVE) s->c.tags |= (uint8_t)(1 << (m - X));
+    for (int b = 0; b < LAYERS; b++)
+        if (bit(s->a.pins, b)) s->c.pin[b] = s->c.blob[b] == LIVE ? PROMISE : WISH;
+}
+
 /* Reads the rows, then looks for their files: what is not there is suspect. Then lists the files and looks their rows
    up: what has no row gets one that says `deleting`, so that it goes the usual way. */
 void check_mark(State *s) {
     for (int o = 0; o < OBJECTS; o++) {
         bool there = on_disk(s, o);
         if ((s->c.state[o] == LIVE || s->c.state[o] == RETIRED) && !there) s->c.suspect |= 1u << o;
-        if (s->c.state[o] == NONE && there) s->c.state[o] = DELETING;
+        if (s->c.state[o] == NONE && there && !takein) s->c.state[o] = DELETING;
     }
+    if (takein && (s->c.mismatch || s->c.behind)) take_in(s);
 }
 
 void check_epoch(State *s) {
-    s->c.mismatch = 0;
+    s->c.mismatch = s->c.behind = 0;
     s->a.keepers = 0;
 }
