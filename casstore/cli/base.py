@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,34 @@ class Command(_Command):
         super().__init__(*args, **kwargs)
         taken = {name for parameter in self.params for name in parameter.opts}
         self.params += [option for option in shared_options() if not taken & set(option.opts)]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _switched(self.params, args))
+
+
+_SWITCH = re.compile(r"(--?[A-Za-z][\w-]*)=(?:(1|t|T|true|True|TRUE)|0|f|F|false|False|FALSE)")
+
+
+def _switched(parameters: Sequence[click.Parameter], args: list[str]) -> list[str]:
+    """docker's way with flags: `--no-trunc=true`, `-H=false`."""
+    flags = {
+        name: option
+        for option in parameters
+        if isinstance(option, click.Option) and option.is_flag
+        for name in option.opts
+    }
+    result = []
+    for at, text in enumerate(args):
+        if text == "--":
+            return result + args[at:]
+        found = _SWITCH.fullmatch(text)
+        if found is None or found[1] not in flags:
+            result.append(text)
+        elif found[2]:
+            result.append(found[1])
+        else:
+            result += flags[found[1]].secondary_opts[:1]  # without one, off is how it is anyway
+    return result
 
 
 class Group(_Group):

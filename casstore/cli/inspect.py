@@ -44,7 +44,7 @@ def inspect(app: App, context: click.Context, form: str | None, kind: str | None
         # A template that does not fit one image fails for all, before anything is printed.
         lines([template.render(facts) for facts in found] or [""])
     elif form == "json":
-        lines(to_json(facts) for facts in found)
+        lines([to_json(found)])
     else:
         lines([json.dumps(found, indent=4, ensure_ascii=False)])
     for text in failures:

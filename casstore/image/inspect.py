@@ -47,6 +47,9 @@ _CONFIG: dict[str, Any] = {
 }
 """The keys of a container's configuration in docker's order, and what they say where the image says nothing."""
 
+_SORTED = ("ExposedPorts", "Volumes", "Labels")
+"""Maps, whose keys docker sorts."""
+
 
 def inspect(volume: Volume, text: str) -> dict[str, Any]:
     """One image. NotFound as `resolve`."""
@@ -89,6 +92,9 @@ def _runtime(given: object) -> dict[str, Any] | None:
     if not isinstance(given, Mapping):
         return None
     result = {key: given.get(key, missing) for key, missing in _CONFIG.items()}
+    for key in _SORTED:
+        if isinstance(result[key], Mapping):
+            result[key] = dict(sorted(result[key].items()))
     return {
         key: each
         for key, each in result.items()

@@ -163,6 +163,17 @@ def _two_images(place: Place) -> None:
     place.casstore("load", "-i", "{inputs}/next.tar")
 
 
+def _nameless(place: Place) -> None:
+    """Two images that have lost their names, two that have some, and a child whose parent has none."""
+    _two_images(place)
+    place.input("family.tar", _family("parent:1", "child:1"))
+    place.casstore("load", "-i", "{inputs}/family.tar")
+    place.casstore("rmi", "parent:1")
+    place.casstore("load", "-i", "{inputs}/oci.tar")
+    place.casstore("tag", "oci:1", "base:1")
+    place.casstore("tag", "oci:1", "app:next")
+
+
 def _loose(place: Place) -> None:
     _one_image(place)
     place.casstore("load", "--pack", "later", "-i", "{inputs}/next.tar")
@@ -261,6 +272,8 @@ SCENARIOS = [
     Scenario("tag", _two_images, ("tag", "app:1", "base:1")),
     Scenario("rmi", _two_images, ("rmi", "-f", "base:1")),
     Scenario("rmi parent", _family_image, ("rmi", "-f", "parent:1")),
+    Scenario("prune", _nameless, ("image", "prune", "-f")),
+    Scenario("prune all", _nameless, ("image", "prune", "-a", "-f")),
     Scenario("check repair", _no_index, ("check", "--repair"), broken=True),
     Scenario("check rotten", _rotten_index, ("check", "--repair"), broken=True),
     Scenario("check rebuild", _no_catalog, ("check", "--repair"), broken=True),

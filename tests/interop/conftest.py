@@ -38,16 +38,21 @@ class Peer:
     environment: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, *argv: str | Path, ok: bool = True) -> str:
+        out, err, code = self.whole(*argv)
+        assert not ok or code == 0, (argv, code, out, err)
+        return out
+
+    def whole(self, *argv: str | Path, stdin: str = "") -> tuple[str, str, int]:
+        """stdout, stderr and exit code."""
         done = subprocess.run(
             [*self.command, *map(str, argv)],
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             capture_output=True,
             text=True,
             timeout=120,
             env={**os.environ, **self.environment},
         )
-        assert not ok or done.returncode == 0, (argv, done.returncode, done.stdout, done.stderr)
-        return done.stdout
+        return done.stdout, done.stderr, done.returncode
 
 
 @pytest.fixture(scope="session")

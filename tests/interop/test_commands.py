@@ -216,26 +216,6 @@ def test_images_lists_as_docker_does(cas: Cas, two: None) -> None:
     assert digests[0].split()[2] == "DIGEST" and "sha256:" in digests[1]
 
 
-def test_images_by_pattern_and_filter(cas: Cas, two: None) -> None:
-    assert ids(cas, "one") == [ONE.id]
-    assert ids(cas, "o*:1") == [ONE.id]
-    assert ids(cas, "team/*") == [ONE.id]
-    assert ids(cas, "*") == [TWO.id, ONE.id]
-    assert ids(cas, "nosuch") == []
-    assert ids(cas, "-f", "label=made") == [TWO.id, ONE.id, ONE.id]
-    assert ids(cas, "-f", "label=made=later", "-f", "label=x") == [TWO.id]
-    assert ids(cas, "-f", "before=two:1") == [ONE.id, ONE.id]
-    assert ids(cas, "-f", "since=one:1") == [TWO.id]
-    assert ids(cas, "-f", "reference=two", "-f", "reference=team/*") == [TWO.id, ONE.id]
-    assert ids(cas, "-f", "dangling=true") == []
-    assert "Invalid filter 'foo'" in cas("images", "-f", "foo=1", ok=False).err
-    assert "Invalid filter 'dangling=[maybe]'" in cas("images", "-f", "dangling=maybe", ok=False).err
-    bad = cas("images", "-f", "nothing", ok=False)
-    assert bad.code == 125 and "bad format of filter (expected name=value)" in bad.err
-    assert "syntax error in pattern" in cas("images", "[", ok=False).err
-    assert "No such image: nosuch" in cas("images", "-f", "before=nosuch", ok=False).err
-
-
 # -- tag
 
 
@@ -288,15 +268,6 @@ def test_rmi_by_tag(cas: Cas, two: None) -> None:
     assert len(told) == 2 + 2  # the bottom layer is TWO's too
     assert len(cas("rmi", "two:1").lines) == 2 + 3
     assert ids(cas, "-a") == []
-
-
-def test_rmi_by_id(cas: Cas, two: None) -> None:
-    failed = cas("rmi", ONE.id, ok=False)
-    short = ONE.id[7:19]
-    assert f"conflict: unable to delete {short} (must be forced)" in failed.err
-    told = cas("rmi", "-f", short).lines
-    assert told[:3] == ["Untagged: one:1", "Untagged: team/one:latest", f"Deleted: {ONE.id}"]
-    assert cas("rmi", TWO.id[7:11]).lines[0] == "Untagged: two:1"
 
 
 def test_rmi_of_what_is_not_there(cas: Cas, two: None) -> None:

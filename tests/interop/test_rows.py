@@ -1,0 +1,93 @@
+"""Each row of `rows` here, and, where there is a docker, there: the same call, the same words."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from conftest import Peer
+from rows import TABLE, Row, archive, filled
+from running import Cas
+
+ROWS = [pytest.param(row, id=f"{verb}: {row}") for verb, rows in TABLE.items() for row in rows]
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_row(cas: Cas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: Row) -> None:
+    if row.given:
+        (tmp_path / "in.tar").write_bytes(archive(row.given))
+        cas("load", "-q", "-i", tmp_path / "in.tar")
+    for argv in row.before:
+        cas(*map(filled, argv))
+    monkeypatch.setattr("sys.stdin", StringIO(row.stdin))
+    done = cas(*map(filled, row.argv), ok=None)
+    assert (done.out, done.err, done.code) == (filled(row.out), filled(row.err), row.code)
+
+
+class Bench:
+    """A docker whose images are those of a row; what a row before it loaded and only read stays."""
+
+    def __init__(self, docker: Peer, folder: Path) -> None:
+        self._docker = docker
+        self._folder = folder
+        self._state: object = None
+
+    def run(self, row: Row) -> tuple[str, str, int]:
+        if self._state != (row.given, row.before):
+            self._docker("image", "prune", "-a", "-f")
+            if row.given:
+                path = self._folder / f"{'-'.join(row.given)}.tar"
+                path.write_bytes(archive(row.given))
+                self._docker("load", "-q", "-i", path)
+            for argv in row.before:
+                self._docker(*map(filled, argv))
+        changes = row.argv[0] in ("tag", "rmi", "image")
+        self._state = None if changes else (row.given, row.before)
+        return self._docker.whole(*map(filled, row.argv), stdin=row.stdin)
+
+
+@pytest.fixture(scope="module")
+def bench(docker: Peer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """The client is of the daemon's version: newer ones word it differently."""
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    for client in (Path(folder) / "docker" for folder in folders):
+        peer = Peer((str(client), *docker.command[1:]), docker.environment)
+        if client.is_file() and " 20.10." in peer("--version"):
+            yield Bench(peer, tmp_path_factory.mktemp("rows"))
+            docker("image", "prune", "-a", "-f", ok=False)
+            return
+    pytest.skip("no docker client 20.10")
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_docker_says_the_same(bench: Bench, row: Row) -> None:
+    out, err, code = bench.run(row)
+    told = plain(out, row), meaning(err), code
+    wanted = plain(filled(row.out), row), meaning(filled(row.err)), row.code
+    if row.because:
+        assert told != wanted, f"docker does it too, so it is no longer true that {row.because}"
+    else:
+        assert told == wanted
+
+
+def plain(text: str, row: Row) -> list[str]:
+    lines = text.splitlines()
+    return sorted(lines) if row.sort else lines
+
+
+def meaning(text: str) -> list[str]:
+    """Errors without who says them, what they are about, and advice."""
+    lines = []
+    for line in text.splitlines():
+        said = re.sub(r"^(Error response from daemon: |Error: )+", "", line)
+        said = re.sub(r"^(Error parsing reference: )?.*: (refusing to create|syntax error)", r"\2", said)
+        said = re.sub(r'^"[^"]*": (invalid reference)', r"\1", said)
+        said = re.sub(r'^invalid argument ".*" for ".*" flag: ', "", said)
+        said = re.sub(r"^(No such image: [^:]*):latest$", r"\1", said)
+        if said and not said.startswith("See "):
+            lines.append(said)
+    return lines
