@@ -73,16 +73,16 @@ def _batch(batch: list[tuple[bytes, Node]], first: dict[Node, bytes]) -> Iterato
         name, prefix = _name(path + b"/" if node.kind == FOLDER else path, records)
         kind, link, length, sparse = node.kind, node.link, 0, b""
         content: Node | None = None
-        if kind == FILE:
-            told = first.setdefault(node, path)
-            if told is not path:
-                kind, link = b"1", told
-            else:
-                content, length = node, node.stored
-                if node.extents is not None:
-                    sparse = _map(node, path, records)
-                    name, prefix = b"GNUSparseFile.0/" + path.rpartition(b"/")[2][-80:], b""
-                    length += len(sparse)
+        told = first.setdefault(node, path) if kind != FOLDER else path
+        if told is not path:
+            kind, link = b"1", told
+        elif kind == FILE:
+            content, length = node, node.stored
+            if node.extents is not None:
+                sparse = _map(node, path, records)
+                name, prefix = b"GNUSparseFile.0/" + path.rpartition(b"/")[2][-80:], b""
+                records.pop(b"path", None)
+                length += len(sparse)
         if len(link) > 100:
             records[b"linkpath"] = link
         if length >= _SIZE_MAX:

@@ -19,6 +19,8 @@ MAX_PATH = 4096
 MAX_NAME = 255
 MAX_MAP = 1 << 20
 """Bytes of a sparse file's map (CVE-2025-58183)."""
+MAX_XATTR = 1 << 16
+"""Bytes of an extended attribute, as Linux has it."""
 MAX_ID = (1 << 32) - 2
 """The last number that an owner may have: the one after it means "leave it"."""
 _KINDS = {b"0": FILE, b"7": FILE, b"S": FILE, b"1": FILE}
@@ -118,26 +120,28 @@ def number(field: bytes) -> int | None:
     return int(digits or b"0", 8)
 
 
-def components(name: bytes) -> list[bytes]:
-    """The names on a path, `.` and `..` taken out; what would lead above the root ends there."""
-    found: list[bytes] = name.strip(b"/").split(b"/")
-    if b"" not in found and b"." not in found and b".." not in found:
-        return found
-    found = []
-    for one in name.split(b"/"):
+def normal(name: bytes) -> bytes:
+    """A path without `.`, `..` and needless slashes; what would lead above the root ends there. Empty: the root."""
+    path = name.removeprefix(b"./").strip(b"/")
+    if path and b"//" not in path and b"./" not in path and path[-1] != 46:
+        return path
+    found: list[bytes] = []
+    for one in path.split(b"/"):
         if one == b"..":
             if found:
                 found.pop()
         elif one not in (b"", b"."):
             found.append(one)
-    return found
+    return b"/".join(found)
 
 
-def check_path(content: LayerContent, entry: Entry, names: Sequence[bytes]) -> None:
-    """BadInput for a path that no file system takes."""
+def check_names(content: LayerContent, entry: Entry) -> None:
+    """BadInput for names that no file system takes."""
     if b"\0" in entry.name or b"\0" in entry.link:
         raise refuse(content, entry, "invalid tar header: a name with a zero byte")
-    if len(entry.name) > MAX_NAME and (len(entry.name) > MAX_PATH or max(map(len, names), default=0) > MAX_NAME):
+    if len(entry.name) > MAX_NAME and (
+        len(entry.name) > MAX_PATH or max(map(len, normal(entry.name).split(b"/"))) > MAX_NAME
+    ):
         raise refuse(content, entry, "file name too long")
     if len(entry.link) >= MAX_PATH:
         raise refuse(content, entry, "link target too long")
@@ -145,31 +149,27 @@ def check_path(content: LayerContent, entry: Entry, names: Sequence[bytes]) -> N
 
 def node_of(content: LayerContent, entry: Entry, layer: int) -> Node:
     """The node that an entry describes (of a hard link: one that is not used)."""
-    kind = _KINDS.get(entry.type)
+    _, form, mode, uid, gid, mtime, size, link, _, data, stored, pax = entry
+    kind = _KINDS.get(form)
     if kind is None:
-        raise refuse(content, entry, f"unhandled tar header type {entry.type[0]}")
-    if entry.mode < 0:
+        raise refuse(content, entry, f"unhandled tar header type {form[0]}")
+    if mode < 0:
         raise refuse(content, entry, "invalid tar header: the mode is no number")
-    for owner in (entry.uid, entry.gid):
-        if not 0 <= owner <= MAX_ID:
-            raise refuse(content, entry, f"owner out of range ({owner})")
-    node = Node(kind, entry.mode & 0o7777, entry.uid, entry.gid, entry.mtime_ns, layer)
+    if not (0 <= uid <= MAX_ID and 0 <= gid <= MAX_ID):
+        raise refuse(content, entry, f"owner out of range ({uid}:{gid})")
+    node = Node(kind, mode & 0o7777, uid, gid, mtime, layer)
     if kind == FILE:
-        node.size, node.data = entry.size, entry.data
-        if entry.type == b"S":
-            node.extents = _old_map(content, entry)
-        elif entry.pax and any(key.startswith(b"GNU.sparse.") for key in entry.pax):
-            node.extents, node.data = _pax_map(content, entry)
-        if node.extents is None and entry.size != entry.stored:
+        node.size, node.data = size, data
+        if form == b"S" or pax:
+            _take_map(content, entry, node)
+        if node.extents is None and size != stored:
             raise refuse(content, entry, "a sparse file without a map")
-        if node.extents is not None:
-            _check_map(content, entry, node)
     elif kind == SYMLINK:
-        if not entry.link:
+        if not link:
             raise refuse(content, entry, "a symlink to nothing")
-        node.link = entry.link
+        node.link = link
     elif kind in (CHARACTER, BLOCK):
-        block = content.read(entry.data - _BLOCK, entry.data)
+        block = content.read(data - _BLOCK, data)
         major, minor = number(block[329:337]), number(block[337:345])
         if major is None or minor is None or not (0 <= major < 1 << 12 and 0 <= minor < 1 << 20):
             raise refuse(content, entry, "device number out of range")
@@ -177,19 +177,28 @@ def node_of(content: LayerContent, entry: Entry, layer: int) -> Node:
             raise refuse(content, entry, "a device 0:0 would be a whiteout of the file system")
         node.device = major, minor
     if entry.pax:
-        _take_xattrs(node, entry.pax)
+        _take_xattrs(content, entry, node, entry.pax)
     return node
 
 
-def _take_xattrs(node: Node, pax: dict[bytes, bytes]) -> None:
+def _take_xattrs(content: LayerContent, entry: Entry, node: Node, pax: dict[bytes, bytes]) -> None:
     for key, value in pax.items():
         if key.startswith(_XATTR):
             name = key[len(_XATTR) :]
+            if not 0 < len(name) <= MAX_NAME or b"\0" in name or len(value) > MAX_XATTR:
+                raise refuse(content, entry, f"an attribute that no file can have ({shown(name[:40])})")
             if not _OVERLAY.match(name):
                 node.xattrs[name] = value
 
 
-def _check_map(content: LayerContent, entry: Entry, node: Node) -> None:
+def _take_map(content: LayerContent, entry: Entry, node: Node) -> None:
+    """Of a sparse file, what is where."""
+    if entry.type == b"S":
+        node.extents = _old_map(content, entry)
+    elif entry.pax and any(key.startswith(b"GNU.sparse.") for key in entry.pax):
+        node.extents, node.data = _pax_map(content, entry)
+    if node.extents is None:
+        return
     at = 0
     for offset, length in node.extents or ():
         if offset < at or length < 0 or offset + length > node.size:
@@ -215,9 +224,10 @@ def _pax_map(content: LayerContent, entry: Entry) -> tuple[Extents | None, int]:
     """The map of GNU's sparse formats 0.0, 0.1 (in the header) and 1.0 (before the data), and where the data begins.
     GNU tar manual, "Storing Sparse Files"."""
     pax = entry.pax or {}
-    if (pax.get(b"GNU.sparse.major"), pax.get(b"GNU.sparse.minor")) == (b"1", b"0"):
+    version = pax.get(b"GNU.sparse.major", b""), pax.get(b"GNU.sparse.minor", b"")
+    if version == (b"1", b"0"):
         return _map_before_data(content, entry)
-    if b"GNU.sparse.map" not in pax:
+    if b"GNU.sparse.map" not in pax or version not in ((b"", b""), (b"0", b"0"), (b"0", b"1")):
         return None, entry.data
     text = pax[b"GNU.sparse.map"]
     fields = [one for one in text.split(b",") if one]
@@ -254,7 +264,7 @@ def _old_map(content: LayerContent, entry: Entry) -> Extents:
             f"{shown(entry.name)}: a sparse map of more than 1 MiB", what=content.what, offset=entry.header
         )
     at = 0
-    while raw[at + 156 : at + 157] in (b"x", b"X", b"L", b"K"):
+    while raw[at + 156 : at + 157] in (b"x", b"X", b"g", b"L", b"K"):
         size = number(raw[at + 124 : at + 136]) or 0
         at += _BLOCK + (size + _BLOCK - 1) // _BLOCK * _BLOCK
     tables = [raw[at + 386 : at + 482]]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,8 @@ _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _REFUSED = (errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL)
 """What a file system, or the lack of a privilege, answers to owners, devices and attributes that it does not take."""
+_TOO_MUCH = (errno.ENOSPC, errno.E2BIG, errno.ERANGE)
+"""And to an attribute for which a file has no room."""
 
 
 @dataclass(slots=True)
@@ -79,8 +82,9 @@ def write(root: Node, path: str | os.PathLike[str], content: Bytes) -> Unpacked:
     except OSError as error:
         raise CasstoreError(error.strerror or "cannot be made", what=str(path)) from error
     try:
-        if any(os.scandir(top)):
-            raise Conflict("the folder is not empty", what=str(path))
+        with os.scandir(top) as found:
+            if any(found):
+                raise Conflict("the folder is not empty", what=str(path))
         return _Writer(root, top, content).run()
     finally:
         os.close(top)
@@ -93,6 +97,7 @@ class _Writer:
         self._content = content
         self._privileged = os.geteuid() == 0
         self._names: dict[Node, bytes] = {}  # files that have one already
+        self._shut: list[tuple[bytes, int]] = []  # folders whose mode would shut out their owner, and that mode
         self._told = Unpacked()
 
     def run(self) -> Unpacked:
@@ -116,6 +121,7 @@ class _Writer:
             while len(open_folders) > 1:
                 self._leave(*open_folders.pop())
             self._finish_folder(b"", self._root, self._top)
+            self._shut_folders()
         finally:
             for _, _, descriptor in open_folders[1:]:
                 os.close(descriptor)
@@ -136,7 +142,9 @@ class _Writer:
     def _make(self, path: bytes, name: bytes, node: Node, folder: int) -> None:
         told = self._names.get(node)
         if told is not None:
-            self._link(told, name, folder)
+            *folders, last = told.split(b"/")
+            with self._opened(folders) as there:
+                os.link(last, name, src_dir_fd=there, dst_dir_fd=folder, follow_symlinks=False)
             return
         if node.kind == FILE:
             handle = os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
@@ -159,9 +167,9 @@ class _Writer:
             self._by_name(path, name, node, folder)
         self._names[node] = path
 
-    def _link(self, told: bytes, name: bytes, folder: int) -> None:
-        """One more name for a file that has one: found again from the top, folder by folder."""
-        *folders, last = told.split(b"/")
+    @contextmanager
+    def _opened(self, folders: Sequence[bytes]) -> Iterator[int]:
+        """A folder that was left, found again from the top, step by step."""
         at = self._top
         try:
             for one in folders:
@@ -169,10 +177,19 @@ class _Writer:
                 if at != self._top:
                     os.close(at)
                 at = step
-            os.link(last, name, src_dir_fd=at, dst_dir_fd=folder, follow_symlinks=False)
+            yield at
         finally:
             if at != self._top:
                 os.close(at)
+
+    def _shut_folders(self) -> None:
+        """The modes that were put off, what is below first."""
+        for path, mode in reversed(self._shut):
+            try:
+                with self._opened(path.split(b"/") if path else ()) as folder:
+                    os.fchmod(folder, mode)
+            except OSError as error:
+                raise _failed(error, path) from error
 
     def _write(self, handle: int, node: Node) -> None:
         self._told.size += node.stored
@@ -194,7 +211,11 @@ class _Writer:
             self._told.owners.append(shown(path))
         for key, value in node.xattrs.items():
             self._allowed(self._told.xattrs, path, os.setxattr, handle, key, value)
-        os.fchmod(handle, node.mode)
+        mode = node.mode
+        if node.kind == FOLDER and not self._privileged and mode & 0o700 != 0o700:
+            self._shut.append((path, mode))  # names of files in it may still be looked up
+            mode |= 0o700
+        os.fchmod(handle, mode)
         os.utime(handle, ns=(node.mtime, node.mtime))
 
     def _by_name(self, path: bytes, name: bytes, node: Node, folder: int) -> None:
@@ -221,9 +242,10 @@ class _Writer:
         try:
             function(*arguments)
         except OSError as error:
-            if error.errno not in _REFUSED:
+            if error.errno not in _REFUSED and not (told is self._told.xattrs and error.errno in _TOO_MUCH):
                 raise
-            told.append(shown(path))
+            if not told or told[-1] != shown(path):
+                told.append(shown(path))
 
 
 def _all(handle: int, data: Buffer) -> None:

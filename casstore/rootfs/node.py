@@ -11,6 +11,10 @@ Extents = tuple[tuple[int, int], ...]
 """(offset in the file, bytes) of what a sparse file holds, in order."""
 
 
+_NONE: dict[bytes, bytes] = {}
+_NO_DEVICE = (0, 0)
+
+
 class Node:
     """A file, whatever its kind. Names of one node are hard links of each other.
 
@@ -45,8 +49,8 @@ class Node:
         self.size = 0
         self.data = 0
         self.link = b""
-        self.device = (0, 0)
-        self.xattrs: dict[bytes, bytes] = {}
+        self.device = _NO_DEVICE
+        self.xattrs = _NONE  # shared: replaced, never changed
         self.extents: Extents | None = None
         self.children: dict[bytes, Node] | None = {} if kind == FOLDER else None
 

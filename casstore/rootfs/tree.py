@@ -11,15 +11,15 @@ from collections.abc import Sequence
 
 from ..errors import LimitExceeded
 from ..kernels.tarscan import Entry
-from .entries import VOLUME, LayerContent, check_path, components, node_of, refuse, shown, strict
+from .entries import MAX_NAME, VOLUME, LayerContent, check_names, node_of, normal, refuse, shown, strict
 from .node import FOLDER, SYMLINK, Node
 
 MAX_ENTRIES = 1 << 22
-"""Of all layers of one image."""
+"""Of all layers of one image, folders that no entry describes included."""
 MAX_DEPTH = 500
 """Folders in one another: each takes a descriptor while a tree is written."""
-MAX_FOLLOWED = 255
-"""Symlinks on one path."""
+MAX_FOLLOWED = 40
+"""Symlinks on one path, as Linux has it."""
 
 _WHITEOUT = b".wh."
 _META = b".wh..wh."
@@ -32,7 +32,7 @@ class Tree:
     """A merged tree; `apply` layers from the lowest up. `root` is its folder."""
 
     def __init__(self) -> None:
-        self.root = _implicit(0)
+        self.root = _implicit()
         self.layers = 0
         self._entries = 0
 
@@ -41,15 +41,15 @@ class Tree:
         _Applied(self, content).run()
         self.layers += 1
 
-    def count(self, content: LayerContent, entry: Entry) -> None:
-        """One more entry was read."""
-        self._entries += 1
+    def count(self, content: LayerContent, more: int) -> None:
+        """So many more entries are there, or folders made."""
+        self._entries += more
         if self._entries > MAX_ENTRIES:
-            raise LimitExceeded(f"more than {MAX_ENTRIES} entries", what=content.what, offset=entry.header)
+            raise LimitExceeded(f"more than {MAX_ENTRIES} entries", what=content.what)
 
     def find(self, path: bytes, *, follow: bool = True) -> Node | None:
         """What a path leads to, symlinks followed inside the tree; the last one only with `follow`. None: nothing."""
-        names = components_kept(path)
+        names = _components(path)
         stack = _walk(self.root, [self.root], names if follow else names[:-1])
         if stack is None or follow or not names:
             return stack[-1] if stack else None
@@ -59,18 +59,19 @@ class Tree:
         return (stack[-1].children or {}).get(last)
 
 
-def components_kept(path: bytes) -> list[bytes]:
+def _components(path: bytes) -> list[bytes]:
     """The names on a path, with `..`: what it means depends on the symlink before it."""
     return [one for one in path.split(b"/") if one not in (b"", b".")]
 
 
-def _implicit(layer: int) -> Node:
+def _implicit() -> Node:
     """A folder that no entry describes."""
-    return Node(FOLDER, 0o755, 0, 0, 0, layer)
+    return Node(FOLDER, 0o755, 0, 0, 0, 0)
 
 
 def _walk(root: Node, stack: list[Node], names: Sequence[bytes]) -> list[Node] | None:
     """The folders on the way, and at the end what is there, symlinks followed within the root; None: nothing there."""
+    stack = list(stack)
     left = list(reversed(names))
     followed = 0
     while left:
@@ -91,9 +92,9 @@ def _walk(root: Node, stack: list[Node], names: Sequence[bytes]) -> list[Node] |
                 return None
             if child.link.startswith(b"/"):
                 stack = [root]
-            left += reversed(components_kept(child.link))
+            left += reversed(_components(child.link))
         else:
-            stack = [*stack, child]
+            stack.append(child)
     return stack
 
 
@@ -102,41 +103,48 @@ class _Applied:
 
     def __init__(self, tree: Tree, content: LayerContent) -> None:
         self._tree = tree
+        self._root = tree.root
         self._content = content
         self._layer = tree.layers + 1
-        self._folders: dict[bytes, Node] = {}  # by the path as an entry spells it
-        self._placed: dict[tuple[Node, bytes], int] = {}  # (folder, name) → where the layer placed it
-        self._links: dict[bytes, Node] = {}  # aufs: what several names share
+        self._folders: dict[bytes, Node] = {}  # by normal path
+        self._linked: set[tuple[Node, bytes]] = set()  # (folder, name) of hard links
+        self._shared: dict[bytes, Node] = {}  # aufs: what several names share
 
     def run(self) -> None:
-        added: list[tuple[Entry, list[bytes]]] = []
+        self._tree.count(self._content, len(self._content.entries))
+        added: list[tuple[Entry, bytes]] = []
         for entry in strict(self._content):
-            self._tree.count(self._content, entry)
-            if entry.type == VOLUME:
+            name, link = entry.name, entry.link
+            if len(name) > MAX_NAME or link or b"\0" in name:
+                check_names(self._content, entry)
+            path = normal(name)
+            if _WHITEOUT in path and self._meant(entry, path):
                 continue
-            names = components(entry.name)
-            check_path(self._content, entry, names)
-            if len(names) > MAX_DEPTH:
-                raise refuse(self._content, entry, f"more than {MAX_DEPTH} folders deep")
-            hidden = [name for name in names if name.startswith(_WHITEOUT)] if _WHITEOUT in entry.name else ()
-            if not hidden:
-                added.append((entry, names))
-            elif names[0] == _LINKS and len(names) == 2 and entry.type in (b"0", b"7"):
-                self._links[names[1]] = node_of(self._content, entry, self._layer)
-            elif len(hidden) > 1 or not names[-1].startswith(_WHITEOUT):
-                if not hidden[0].startswith(_META):
-                    raise refuse(self._content, entry, "invalid whiteout: it has entries below it")
-            else:
-                self._whiteout(entry, names)
-        for entry, names in added:
-            self._place(entry, names)
+            if entry.type != VOLUME:
+                added.append((entry, path))
+        for entry, path in added:
+            self._place(entry, path)
+
+    def _meant(self, entry: Entry, path: bytes) -> bool:
+        """Is this an entry that hides another, or one of aufs' own? Then it has its effect."""
+        names = path.split(b"/")
+        hidden = [name for name in names if name.startswith(_WHITEOUT)]
+        if not hidden:
+            return False
+        if names[0] == _LINKS and len(names) == 2 and entry.type in (b"0", b"7"):
+            self._shared[names[1]] = node_of(self._content, entry, self._layer)
+        elif len(hidden) == 1 and names[-1] is hidden[0]:
+            self._whiteout(entry, names)
+        elif not hidden[0].startswith(_META):
+            raise refuse(self._content, entry, "invalid whiteout: an entry below it")
+        return True
 
     def _whiteout(self, entry: Entry, names: list[bytes]) -> None:
         """Hide what lies below the layer. What was hidden already, or never there, is no error."""
         name = names[-1]
         if name.startswith(_META) and name != _OPAQUE:
             return  # aufs' own
-        folder = self._tree.root
+        folder = self._root
         for one in names[:-1]:
             child = (folder.children or {}).get(one)
             if child is None or child.kind != FOLDER:
@@ -152,62 +160,55 @@ class _Applied:
             raise refuse(self._content, entry, "invalid whiteout")
         folder.children.pop(target, None)
 
-    def _place(self, entry: Entry, names: list[bytes]) -> None:
-        if not names:
+    def _place(self, entry: Entry, path: bytes) -> None:
+        if not path:
             self._place_root(entry)
             return
-        folder = self._folder(entry, names[:-1])
-        name = names[-1]
-        if (folder, name) in self._placed:
-            first = self._placed[folder, name]
-            raise refuse(
-                self._content, entry, f"duplicates of file paths not supported: the first is at offset {first}"
-            )
-        self._placed[folder, name] = entry.header
+        head, _, name = path.rpartition(b"/")
+        folder = self._folders.get(head) or self._folder(entry, head)
         children = folder.children
         if children is None:
             raise refuse(self._content, entry, "a name below something that is no folder")
         old = children.get(name)
+        if old is not None and (old.layer == self._layer or (folder, name) in self._linked):
+            raise refuse(self._content, entry, "duplicates of file paths not supported")
         if entry.type == b"1":
-            node = self._linked(entry)
+            node = self._target(entry)
+            self._linked.add((folder, name))
         else:
             node = node_of(self._content, entry, self._layer)
-            if node.kind == FOLDER and old is not None and old.kind == FOLDER:
-                node.children = old.children
         if old is not None and old.kind == FOLDER:
-            self._folders.clear()  # it may be one of them
             if node.kind == FOLDER:
                 _overwrite(old, node)
                 return
+            self._folders.clear()  # it, or what is in it, may be among them
         children[name] = node
 
     def _place_root(self, entry: Entry) -> None:
         if entry.type != FOLDER:
             raise refuse(self._content, entry, "the root must be a folder")
-        if (self._tree.root, b"") in self._placed:
+        if self._root.layer == self._layer:
             raise refuse(self._content, entry, "duplicates of file paths not supported")
-        self._placed[self._tree.root, b""] = entry.header
-        node = node_of(self._content, entry, self._layer)
-        _overwrite(self._tree.root, node)
+        _overwrite(self._root, node_of(self._content, entry, self._layer))
 
-    def _folder(self, entry: Entry, names: list[bytes]) -> Node:
-        """The folder that an entry belongs to; made where there is none."""
-        if not names:
-            return self._tree.root
-        path = b"/".join(names)
-        found = self._folders.get(path)
-        if found is not None:
-            return found
-        stack = [self._tree.root]
+    def _folder(self, entry: Entry, path: bytes) -> Node:
+        """The folder of that path; made where there is none."""
+        if not path:
+            return self._root
+        names = path.split(b"/")
+        if len(names) >= MAX_DEPTH:
+            raise refuse(self._content, entry, f"more than {MAX_DEPTH} folders deep")
+        stack = [self._root]
         for name in names:
             children = stack[-1].children
             if children is None:
                 raise refuse(self._content, entry, "a name below something that is no folder")
             child = children.get(name)
             if child is None or (child.kind != FOLDER and child.layer != self._layer):
-                child = children[name] = _implicit(self._layer)  # what lies below gives way
+                self._tree.count(self._content, 1)
+                child = children[name] = _implicit()  # what lies below gives way
             elif child.kind == SYMLINK:
-                end = _walk(self._tree.root, list(stack), [name])
+                end = _walk(self._root, list(stack), [name])
                 if end is None or end[-1].kind != FOLDER:
                     raise refuse(self._content, entry, f"its folder {shown(path)} is a symlink to nothing")
                 stack = end
@@ -218,15 +219,16 @@ class _Applied:
         self._folders[path] = stack[-1]
         return stack[-1]
 
-    def _linked(self, entry: Entry) -> Node:
+    def _target(self, entry: Entry) -> Node:
         """What a hard link leads to, in this layer or below."""
-        names = components(entry.link)
-        if len(names) == 2 and names[0] == _LINKS and names[1] in self._links:
-            return self._links[names[1]]
+        path = normal(entry.link)
+        head, _, name = path.rpartition(b"/")
+        if head == _LINKS and name in self._shared:
+            return self._shared[name]
         found: Node | None = None
-        if names:
-            stack = _walk(self._tree.root, [self._tree.root], names[:-1])
-            found = (stack[-1].children or {}).get(names[-1]) if stack else None
+        if name:
+            stack = _walk(self._root, [self._root], head.split(b"/") if head else [])
+            found = (stack[-1].children or {}).get(name) if stack else None
         if found is None:
             raise refuse(self._content, entry, f"hard link to {shown(entry.link)}, which is not there")
         if found.kind == FOLDER:
