@@ -8,6 +8,7 @@ import numpy as np
 from casstore.kernels._tarscan_py import Entry, Segments, parse_pax
 
 IMPLEMENTATION = "compiled"
+_TYPES = [bytes((number,)) for number in range(256)]
 
 cdef extern from "tarscan.h" nogil:
     int TARSCAN_OK
@@ -174,21 +175,22 @@ cdef class Scanner:
         cdef size_t count, i
         cdef const uint8_t *texts
         cdef const tarscan_entry *e = tarscan_entries(self.scanner, &count, &texts)
+        make = Entry._make  # half the time of naming each field
         found = []
         for i in range(count):
-            found.append(Entry(
-                name=(<const char *>texts)[e[i].name:e[i].name + e[i].name_length],
-                type=bytes((e[i].type,)),
-                mode=e[i].mode,
-                uid=e[i].uid,
-                gid=e[i].gid,
-                mtime_ns=e[i].mtime_ns,
-                size=e[i].size,
-                link=(<const char *>texts)[e[i].link:e[i].link + e[i].link_length],
-                header=e[i].header,
-                data=e[i].data,
-                stored=e[i].stored,
-                pax=parse_pax((<const char *>texts)[e[i].pax:e[i].pax + e[i].pax_length]) if e[i].has_pax else None,
-            ))
+            found.append(make((
+                (<const char *>texts)[e[i].name:e[i].name + e[i].name_length],
+                _TYPES[e[i].type],
+                e[i].mode,
+                e[i].uid,
+                e[i].gid,
+                e[i].mtime_ns,
+                e[i].size,
+                (<const char *>texts)[e[i].link:e[i].link + e[i].link_length],
+                e[i].header,
+                e[i].data,
+                e[i].stored,
+                parse_pax((<const char *>texts)[e[i].pax:e[i].pax + e[i].pax_length]) if e[i].has_pax else None,
+            )))
         tarscan_entries_clear(self.scanner)
         return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
 from ..codec.compression import LIMIT, Limit
@@ -18,7 +19,7 @@ from ..flow.step import Step
 from ..model import Progress
 from ..oci import config as oci_config
 from ..oci import manifest as oci_manifest
-from ..oci.manifest import Index
+from ..oci.manifest import Descriptor, Index
 from ..rootfs.entries import shown
 from ..rootfs.node import FILE, FOLDER, Node
 from ..rootfs.tree import Tree
@@ -57,10 +58,21 @@ class Merged:
         if missing:
             raise Damaged(f"blob {missing[0]} is missing", what=given, hint="run casstore check")
         step = Step(progress, "layers", None)
-        for layer in document.layers:
-            content = Content(volume, infos[layer.digest], self.ahead, limit=limit, step=step)
-            self.contents.append(self._stack.enter_context(content))
-            self.tree.apply(content)
+
+        def opened(layer: Descriptor) -> Content:
+            return Content(volume, infos[layer.digest], self.ahead, limit=limit, step=step)
+
+        # Each is opened, which is the C library's work, while the one below is applied, which is Python's.
+        with ThreadPoolExecutor(1, thread_name_prefix="layers") as pool:
+            layers = [pool.submit(opened, layer) for layer in document.layers]
+            try:
+                for layer in layers:
+                    self.contents.append(self._stack.enter_context(layer.result()))
+                    self.tree.apply(self.contents[-1])
+            finally:
+                for layer in layers:
+                    if not layer.cancel() and layer.exception() is None:
+                        self._stack.callback(layer.result().close)
         step.done()
 
     def gather(self, parts: Iterable[Part]) -> Iterator[memoryview]:
