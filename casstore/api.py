@@ -31,7 +31,7 @@ from .model import Cutter, Progress
 from .store.site import make_site, open_site, read_store_file
 
 if TYPE_CHECKING:
-    from .codec.compression import Limit
+    from .codec.compression import Limit, Readable
     from .image.blobs import BlobSummary
     from .image.history import HistoryLine
     from .image.inside import Change, FileInfo
@@ -215,16 +215,26 @@ class Store:
         source: str | Path | int,
         reference: str | None = None,
         *,
+        changes: Sequence[str] = (),
         message: str = "",
         platform: str | None = None,
         pack: str | None = None,
+        downloading: Callable[[str], None] = lambda url: None,
     ) -> Digest:
-        """Make an image of a root file system's tar; returns its ID."""
+        """Make an image of a root file system's tar (a path, an open descriptor or a URL); returns its ID. `changes`:
+        Dockerfile instructions for its configuration (`CMD ["sh"]`). `downloading` is told the URL when it begins."""
         from .image.importing import import_image
 
-        more = self._writing(pack)
+        def fetch(url: str) -> contextlib.AbstractContextManager[Readable]:
+            from .flow.source import public_url
+            from .transport.download import open_url
+
+            downloading(public_url(url))
+            return open_url(url)
+
+        more = self._writing(pack) | {"changes": changes, "message": message, "wanted": platform, "fetch": fetch}
         with self._naming():
-            return import_image(self.volume, source, reference, message=message, wanted=platform, **more)
+            return import_image(self.volume, source, reference, **more)
 
     def images(self, pattern: str | None = None, *, all: bool = False, filters: Filters = ()) -> list[ImageSummary]:
         """The images, newest first."""

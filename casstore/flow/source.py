@@ -119,6 +119,13 @@ def name_of(where: str | Path | int) -> str:
     return str(where)
 
 
+def public_url(url: str) -> str:
+    """A URL without the user and password that may stand in it: what others may see of it."""
+    scheme, slashes, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"
+
+
 def open_input(where: str | Path | int) -> BinaryIO:
     """A file by path, or an open descriptor (duplicated), for reading once. NotFound, BadInput."""
     if isinstance(where, int):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ..codec import compression
+from ..codec.compression import Readable
 from ..digest import Digest
 from ..errors import BadInput, InvalidReference
 from ..flow.ingest import Ingest
-from ..flow.source import StreamSource, name_of, open_input
+from ..flow.source import StreamSource, name_of, open_input, public_url
 from ..model import ImageRow, Progress
 from ..oci import build, media, platform, reference
 from ..oci import config as oci_config
+from ..oci.changes import changed
 from ..oci.image import image_row
 from ..oci.manifest import Descriptor, Manifest
 from ..oci.manifest import parse as parse_manifest
@@ -22,12 +26,21 @@ from ..store.leases import Lease
 from ..store.volume import Volume
 from .resolve import UNTAGGED
 
+#: Opens a URL for reading; called when all else about an import is known to be right.
+Fetch = Callable[[str], AbstractContextManager[Readable]]
+
+
+def is_url(where: str | Path | int) -> bool:
+    """Is this to be downloaded? (As docker, by how it begins.)"""
+    return isinstance(where, str) and where.startswith(("http://", "https://"))
+
 
 def import_image(
     volume: Volume,
     where: str | Path | int,
     ref: str | None = None,
     *,
+    changes: Sequence[str] = (),
     message: str = "",
     wanted: str | None = None,
     created: datetime | None = None,
@@ -35,20 +48,29 @@ def import_image(
     codec: str = "zstd:3",
     limit: compression.Limit = compression.LIMIT,
     progress: Progress | None = None,
+    fetch: Fetch | None = None,
 ) -> Digest:
-    """Import a path or an open descriptor; returns the image ID. `created`: now, if not given."""
+    """Import a path, an open descriptor or, with `fetch`, a URL; returns the image ID. `changes`: Dockerfile
+    instructions for its configuration. `created`: now, if not given."""
     name = _target(ref)
     chosen = platform.parse(wanted) if wanted else platform.host()
+    runtime = changed({}, changes)
     moment = (created or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    with open_input(where) as raw, Lease(volume.catalog, volume.objects, "import") as lease:
+    if fetch is not None and isinstance(where, str) and is_url(where):
+        opened: AbstractContextManager[Readable] = fetch(where)
+        named = origin = public_url(where)
+    else:
+        opened = open_input(where)
+        named, origin = name_of(where), "-"  # whoever gets the image need not know the path, as docker has it
+    with opened as raw, Lease(volume.catalog, volume.objects, "import") as lease:
         ingest = Ingest(volume, lease.id, pack=pack, codec=codec, limit=limit, progress=progress)
         try:
-            stream = compression.open_stream(raw, limit, name_of(where))
+            stream = compression.open_stream(raw, limit, named)
             layer = ingest.take(StreamSource(stream), media_type=media.OCI_LAYER, what="import")
             if layer.diffid is None:
-                raise BadInput("the decompressed content is compressed once more", what=name_of(where))
-            comment = message or f"Imported from {'-' if isinstance(where, int) else where}"
-            raw_config = build.imported_config(layer.diffid, moment, chosen, comment)
+                raise BadInput("the decompressed content is compressed once more", what=named)
+            comment = message or f"Imported from {origin}"
+            raw_config = build.imported_config(layer.diffid, moment, chosen, comment, runtime or None)
             config = oci_config.parse(raw_config, "config")
             ingest.take_small(raw_config, media.OCI_CONFIG)
             raw_manifest = build.manifest(

@@ -98,7 +98,7 @@ def docker(scratch: Path) -> Iterator[Peer]:
     options += ["-H", address, "--iptables=false", "--bridge=none"]
 
     def ready() -> bool:
-        return "Server" in peer("version", "--format", "Server {{.Server.Version}}", ok=False)
+        return peer("version", "--format", "{{.Server.Version}}", ok=False).strip()[:1].isdigit()
 
     process = daemon([server, *options], home / "log", ready)
     try:

@@ -228,10 +228,24 @@ def test_import(casstore: Run, store: Recorder) -> None:
     store.answers["import_image"] = DIGEST
     done = casstore("import", "r.tar", "base:1", "-m", "hello")
     assert done.out == f"{DIGEST}\n"
-    given = {"message": "hello", "platform": None, "pack": None}
-    assert store.calls == [("import_image", ("r.tar", "base:1"), given)]
-    casstore("import", "--pack", "never", "r.tar")
-    assert store.calls[1] == ("import_image", ("r.tar", None), {"message": "", "platform": None, "pack": "never"})
+    given = {"changes": (), "message": "hello", "platform": None, "pack": None}
+    name, arguments, named = store.calls[0]
+    downloading = named.pop("downloading")
+    assert (name, arguments, named) == ("import_image", ("r.tar", "base:1"), given)
+    casstore("import", "--pack", "never", "-c", "USER a", "--change", "CMD b", "r.tar")
+    _, arguments, named = store.calls[1]
+    assert arguments == ("r.tar", None) and named["pack"] == "never" and named["changes"] == ("USER a", "CMD b")
+    assert callable(downloading)
+
+
+def test_import_says_what_it_downloads(casstore: Run, store: Recorder) -> None:
+    def answer(*_: Any, downloading: Callable[[str], None], **more: Any) -> str:
+        downloading("http://h/\x1bx")
+        return DIGEST
+
+    store.answers["import_image"] = answer
+    assert casstore("import", "http://h/x").err == "Downloading from http://h/\\x1bx\n"
+    assert casstore("--quiet", "import", "http://h/x").err == ""
 
 
 # images, tag, rmi
