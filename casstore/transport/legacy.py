@@ -63,7 +63,8 @@ def read(source: Source) -> Archive:
     documents = {each: _document(source, each) for each in found}
     chains = {each: _chain(source, documents, each) for each in found}
     tags = _tags(source, documents)
-    steps = {each: _step(source, each, documents[each]) for each in found}
+    hashed: dict[str, Digest] = {}
+    steps = {each: _step(source, each, documents[each], hashed) for each in found}
     images: list[ArchiveImage] = []
     made = 0
     for each in sorted(found, key=lambda each: (len(chains[each]), each)):
@@ -133,11 +134,14 @@ def _tags(source: Source, documents: dict[str, dict[str, Any]]) -> dict[str, lis
     return found
 
 
-def _step(source: Source, name: str, value: dict[str, Any]) -> _Step:
+def _step(source: Source, name: str, value: dict[str, Any], hashed: dict[str, Digest]) -> _Step:
+    """`hashed`: members that were read already. Many layers may be links to one."""
     layer = layer_ref(source, f"{name}/layer.tar", None)
     if not layer.present:
         raise BadInput("layer is missing", what=f"{source.what}: {name}/layer.tar")
-    layer.diff_id = _diff_id(source, layer)
+    if layer.path not in hashed:
+        hashed[layer.path] = _diff_id(source, layer)
+    layer.diff_id = hashed[layer.path]
     return _Step(value, layer, layer.diff_id, value.get("parent") or "")
 
 

@@ -86,13 +86,31 @@ def layout(document: bytes) -> Iterable[bytes]:
     return [one.tar()]
 
 
-def many_layers(count: int, config_too: bool = True) -> Iterable[bytes]:
+def bomb_linked(count: int, *, old: bool) -> Iterator[bytes]:
+    """So many layers, each a link to one that becomes a thousand times its size."""
+    content = repeated(bytes(1), 64 * MIB)
+    yield member(b"bomb", b"".join(squeezed(gzip, content.pieces())))
+    for number in range(count):
+        yield header(b"%064x/layer.tar" % number, kind=b"1", link=b"bomb")
+        if old:
+            yield member(b"%064x/json" % number, b'{"id":"%064x"}' % number)
+    if not old:
+        ids = [f"sha256:{zeros_digest(content.size)}"] * count
+        yield member(b"c.json", json.dumps({"os": "linux", "rootfs": {"type": "layers", "diff_ids": ids}}).encode())
+        item = {"Config": "c.json", "RepoTags": ["one:1"], "Layers": [f"{n:064x}/layer.tar" for n in range(count)]}
+        yield member(b"manifest.json", json.dumps([item]).encode())
+    yield END
+
+
+def many_layers(count: int, config_too: bool = True, images: int = 1) -> Iterable[bytes]:
     ids = [sample.digest(LAYER)] * (count if config_too else 1)
-    config = json.dumps({"os": "linux", "rootfs": {"type": "layers", "diff_ids": ids}}).encode()
-    item = {"Config": "c.json", "RepoTags": ["one:1"], "Layers": ["l/layer.tar"] * count}
-    return tar(
-        member(b"l/layer.tar", LAYER), member(b"c.json", config), member(b"manifest.json", json.dumps([item]).encode())
-    )
+    members, items = [member(b"l/layer.tar", LAYER)], []
+    for number in range(images):
+        config = {"os": "linux", "author": str(number), "rootfs": {"type": "layers", "diff_ids": ids}}
+        name = f"{number}.json" if number else "c.json"
+        members.append(member(name.encode(), json.dumps(config).encode()))
+        items.append({"Config": name, "RepoTags": [f"one:{number + 1}"], "Layers": ["l/layer.tar"] * count})
+    return tar(*members, member(b"manifest.json", json.dumps(items).encode()))
 
 
 def many_descriptors(count: int) -> Iterable[bytes]:
@@ -361,11 +379,18 @@ def zeros_digest(length: int) -> str:
 
 
 def test_as_many_layers_as_may_be(attack: Attack) -> None:
-    """10,000 times one layer: in, listed, out, away."""
-    spent = [attack("load", "-q", stdin=many_layers(10_000))]
+    """10,000 times one layer: in, listed, checked, out, away."""
+    spent = [attack("load", "-q", stdin=many_layers(10_000, images=size(60, 6)))]
     spent += [attack("images"), attack("save", "one:1"), attack("verify", "one:1"), attack("df", "-v")]
-    spent += [attack("rmi", "one:1"), attack("gc", "--grace", "0")]
+    spent += [attack("check"), attack("rmi", "one:1"), attack("gc", "--grace", "0")]
     assert max(one.peak for one in spent) < CAP
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["docker archive", "legacy"])
+def test_many_links_to_one_bomb(attack: Attack, tmp_path: Path, old: bool) -> None:
+    """What is inside is found out once."""
+    (tmp_path / "in.tar").write_bytes(b"".join(bomb_linked(9_000, old=old)))
+    assert attack("load", "-q", "-i", tmp_path / "in.tar").peak < CAP
 
 
 @pytest.mark.parametrize("packed", ["gzip", "zstd", "bzip2", "xz"])
