@@ -126,9 +126,11 @@ def _row(tx: Tx, one: Document, config: Config | None) -> ImageRow | None:
     content = one.content
     if not isinstance(content, Manifest) or not content.is_image:
         return None
-    layers = [query.find_blob(tx, layer.digest) for layer in content.layers]
+    # Each asked for once: a manifest may name one layer ten thousand times.
+    layers = {digest: query.find_blob(tx, digest) for digest in {layer.digest for layer in content.layers}}
     now = names.find_image(tx, one.digest)
-    size = sum(layer.files_size or 0 for layer in layers if layer is not None)
+    found = (layers[layer.digest] for layer in content.layers)
+    size = sum(layer.files_size or 0 for layer in found if layer is not None)
     parent = now.parent if now is not None else ""
     if config is not None:
         return image_row(content, config, size, parent)
