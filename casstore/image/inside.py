@@ -11,7 +11,7 @@ from ..codec.compression import LIMIT, Limit
 from ..errors import BadInput
 from ..model import Progress
 from ..rootfs.entries import shown
-from ..rootfs.node import FILE, FOLDER, Node, walk
+from ..rootfs.node import FILE, FOLDER, SYMLINK, Node, walk
 from ..store.volume import Volume
 from .merged import Merged
 
@@ -55,10 +55,12 @@ def info(path: bytes, node: Node) -> FileInfo:
 def ls(merged: Merged, path: str | bytes = "/", *, recursive: bool = False) -> Iterator[FileInfo]:
     """What is in a folder, in order of names; anything else alone. A symlink is followed where it leads to a folder.
     NotFound."""
-    node = merged.node(path)
-    raw = (path if isinstance(path, bytes) else path.encode("utf-8", "surrogateescape")).strip(b"/")
+    raw = path if isinstance(path, bytes) else path.encode("utf-8", "surrogateescape")
+    itself = merged.node(raw, follow=raw.endswith(b"/"))
+    node = (merged.tree.find(raw) if itself.kind == SYMLINK else None) or itself
+    raw = raw.strip(b"/")
     if node.kind != FOLDER:
-        yield info(raw, merged.node(path, follow=False))
+        yield info(raw, itself)
     elif recursive:
         for where, one in walk(node, raw):
             yield info(where, one)

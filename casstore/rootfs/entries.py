@@ -182,13 +182,16 @@ def node_of(content: LayerContent, entry: Entry, layer: int) -> Node:
 
 
 def _take_xattrs(content: LayerContent, entry: Entry, node: Node, pax: dict[bytes, bytes]) -> None:
+    found: dict[bytes, bytes] = {}
     for key, value in pax.items():
         if key.startswith(_XATTR):
             name = key[len(_XATTR) :]
             if not 0 < len(name) <= MAX_NAME or b"\0" in name or len(value) > MAX_XATTR:
                 raise refuse(content, entry, f"an attribute that no file can have ({shown(name[:40])})")
             if not _OVERLAY.match(name):
-                node.xattrs[name] = value
+                found[name] = value
+    if found:
+        node.xattrs = found
 
 
 def _take_map(content: LayerContent, entry: Entry, node: Node) -> None:

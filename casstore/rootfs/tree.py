@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from ..errors import LimitExceeded
 from ..kernels.tarscan import Entry
 from .entries import MAX_NAME, VOLUME, LayerContent, check_names, node_of, normal, refuse, shown, strict
-from .node import FOLDER, SYMLINK, Node
+from .node import FOLDER, SYMLINK, Node, walk
 
 MAX_ENTRIES = 1 << 22
 """Of all layers of one image, folders that no entry describes included."""
@@ -135,7 +135,7 @@ class _Applied:
             self._shared[names[1]] = node_of(self._content, entry, self._layer)
         elif len(hidden) == 1 and names[-1] is hidden[0]:
             self._whiteout(entry, names)
-        elif not hidden[0].startswith(_META):
+        elif not hidden[0].startswith(_META) or hidden[0] == _OPAQUE:
             raise refuse(self._content, entry, "invalid whiteout: an entry below it")
         return True
 
@@ -144,6 +144,9 @@ class _Applied:
         name = names[-1]
         if name.startswith(_META) and name != _OPAQUE:
             return  # aufs' own
+        target = name[len(_WHITEOUT) :]
+        if target in (b"", b".", b".."):
+            raise refuse(self._content, entry, "invalid whiteout")
         folder = self._root
         for one in names[:-1]:
             child = (folder.children or {}).get(one)
@@ -154,11 +157,8 @@ class _Applied:
             return
         if name == _OPAQUE:
             folder.children.clear()
-            return
-        target = name[len(_WHITEOUT) :]
-        if target in (b"", b".", b".."):
-            raise refuse(self._content, entry, "invalid whiteout")
-        folder.children.pop(target, None)
+        else:
+            folder.children.pop(target, None)
 
     def _place(self, entry: Entry, path: bytes) -> None:
         if not path:
@@ -170,7 +170,7 @@ class _Applied:
         if children is None:
             raise refuse(self._content, entry, "a name below something that is no folder")
         old = children.get(name)
-        if old is not None and (old.layer == self._layer or (folder, name) in self._linked):
+        if old is not None and self._is_mine(folder, name, old):
             raise refuse(self._content, entry, "duplicates of file paths not supported")
         if entry.type == b"1":
             node = self._target(entry)
@@ -181,8 +181,19 @@ class _Applied:
             if node.kind == FOLDER:
                 _overwrite(old, node)
                 return
+            if self._in_use(old):
+                raise refuse(self._content, entry, "no folder, but entries before it are in it")
             self._folders.clear()  # it, or what is in it, may be among them
         children[name] = node
+
+    def _is_mine(self, folder: Node, name: bytes, node: Node) -> bool:
+        """Whether an entry of this layer placed what is there."""
+        return node.layer == self._layer or (folder, name) in self._linked
+
+    def _in_use(self, folder: Node) -> bool:
+        """Whether this layer has placed something in a folder or below."""
+        folders = [folder, *(node for _, node in walk(folder) if node.kind == FOLDER)]
+        return any(self._is_mine(one, name, node) for one in folders for name, node in (one.children or {}).items())
 
     def _place_root(self, entry: Entry) -> None:
         if entry.type != FOLDER:
@@ -195,20 +206,17 @@ class _Applied:
         """The folder of that path; made where there is none."""
         if not path:
             return self._root
-        names = path.split(b"/")
-        if len(names) >= MAX_DEPTH:
-            raise refuse(self._content, entry, f"more than {MAX_DEPTH} folders deep")
         stack = [self._root]
-        for name in names:
+        for name in path.split(b"/"):
             children = stack[-1].children
             if children is None:
                 raise refuse(self._content, entry, "a name below something that is no folder")
             child = children.get(name)
-            if child is None or (child.kind != FOLDER and child.layer != self._layer):
+            if child is None or (child.kind != FOLDER and not self._is_mine(stack[-1], name, child)):
                 self._tree.count(self._content, 1)
                 child = children[name] = _implicit()  # what lies below gives way
             elif child.kind == SYMLINK:
-                end = _walk(self._root, list(stack), [name])
+                end = _walk(self._root, stack, [name])
                 if end is None or end[-1].kind != FOLDER:
                     raise refuse(self._content, entry, f"its folder {shown(path)} is a symlink to nothing")
                 stack = end
@@ -216,6 +224,8 @@ class _Applied:
             elif child.kind != FOLDER:
                 raise refuse(self._content, entry, f"its folder {shown(path)} is a file of this layer")
             stack.append(child)
+        if len(stack) > MAX_DEPTH:  # also by way of symlinks
+            raise refuse(self._content, entry, f"more than {MAX_DEPTH} folders deep")
         self._folders[path] = stack[-1]
         return stack[-1]
 
