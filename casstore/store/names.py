@@ -161,7 +161,8 @@ def image_ids(tx: Tx, prefix: str, limit: int = 16) -> list[Digest]:
 
 def image_children(tx: Tx, image_id: Digest) -> list[ImageRow]:
     """Live images whose parent is the image with this ID."""
-    return [_image(row) for row in tx.rows(f"{_IMAGE} WHERE i.parent = ?", (str(image_id),))]
+    # The second condition is what lets SQLite use the index, which has only the rows with a parent.
+    return [_image(row) for row in tx.rows(f"{_IMAGE} WHERE i.parent = ? AND i.parent <> ''", (str(image_id),))]
 
 
 def images_with(tx: Tx, diffid: Digest) -> Iterator[Digest]:
