@@ -262,3 +262,24 @@ def test_a_prefix_that_two_ids_begin_with(cas: Cas, rows: Rows, tmp_path: Path) 
             assert each.id[7:19] in failed.err
     assert "ambiguous image ID prefix" in cas("tag", one.id[7], "new:1", ok=False).err
     assert rows() == before
+
+
+@pytest.mark.parametrize("pack", ["now", "never"])
+def test_save_verifies_while_it_reads(cas: Cas, store_path: Path, tmp_path: Path, pack: str) -> None:
+    """A byte that has changed on the disk is in no archive, and no half of one is left."""
+    one = sample.image("rotten", ["rotten:1"], [sample.files({"a": sample.noise("rotten", 300_000)})])
+    cas("load", "--pack", pack, "-i", put(tmp_path / "in.tar", sample.docker_archive(one)))
+    largest = max(
+        (path for path in (store_path / "objects").rglob("*") if path.is_file()), key=lambda p: p.stat().st_size
+    )
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.chmod(0o600)
+    largest.write_bytes(content)
+    (tmp_path / "out").mkdir()
+    for form in ("docker-archive", "oci-archive", "legacy"):
+        cas("save", "--format", form, "-o", tmp_path / "out/a.tar", "rotten:1", ok=False)
+        assert not list((tmp_path / "out").iterdir())
+        assert cas("save", "--format", form, "rotten:1", ok=None).code == 1
+    assert cas("verify", "rotten:1", ok=None).code == 1
+    assert cas("blob", "cat", one.diff_ids[0], ok=None).code == 1
