@@ -110,7 +110,7 @@ def _switched(parameters: Sequence[click.Parameter], args: list[str]) -> list[st
         if isinstance(option, click.Option) and option.is_flag
         for name in option.opts
     }
-    result = []
+    result: list[str] = []
     for at, text in enumerate(args):
         if text == "--":
             return result + args[at:]

@@ -20,7 +20,7 @@ from .removal import Removal, Step
 from .resolve import resolve
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_SPAN = rf"(\d{{1,15}}(?:\.\d{{1,15}})?)({'|'.join(_UNITS)})"
+_SPAN = rf"([0-9]{{1,15}}(?:[.][0-9]{{1,15}})?)({'|'.join(_UNITS)})"
 TURNS = 16
 """How often a plan is made anew when others change names meanwhile."""
 
@@ -77,7 +77,7 @@ def parse_until(text: str, now: float) -> datetime:
     """Seconds since 1970, a duration before `now` (`90s`, `1h30m`, `7d`) or RFC 3339, also a part of it, then of local
     time. CasstoreError for anything else."""
     try:
-        if re.fullmatch(r"\d{1,15}(?:\.\d{1,9})?", text):
+        if re.fullmatch(r"[0-9]{1,15}(?:[.][0-9]{1,9})?", text):
             return datetime.fromtimestamp(float(text), UTC)
         if re.fullmatch(rf"(?:{_SPAN})+", text):
             spans = re.findall(rf"(?:{_SPAN})", text)

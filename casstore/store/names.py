@@ -165,15 +165,14 @@ def image_children(tx: Tx, image_id: Digest) -> list[ImageRow]:
     return [_image(row) for row in tx.rows(f"{_IMAGE} WHERE i.parent = ? AND i.parent <> ''", (str(image_id),))]
 
 
-def images_with(tx: Tx, diffid: Digest) -> Iterator[Digest]:
-    """The live image manifests with a layer of this uncompressed digest, in whatever form; only while the transaction
-    is open."""
-    for row in tx.each(
+def images_with(tx: Tx, diffid: Digest) -> list[Digest]:
+    """The live image manifests with a layer of this uncompressed digest, in whatever form."""
+    rows = tx.rows(
         "SELECT DISTINCT m.digest FROM blob l JOIN child c ON c.child = l.id JOIN image i ON i.manifest = c.parent"
         " JOIN blob m ON m.id = i.manifest AND m.state = 'live' WHERE l.diffid = ?",
         (diffid.raw,),
-    ):
-        yield Digest.unpack(row[0])
+    )
+    return [Digest.unpack(row[0]) for row in rows]
 
 
 def files_size(tx: Tx, diffid: Digest) -> int:
