@@ -135,6 +135,26 @@ def _places(packs: PackCache, uses: Sequence[Used], digests: U8) -> U64:
     return found.get(digests)
 
 
+class Reading:
+    """How a packed blob is read: which chunks its reader wants together, from its begin to its end, and where they are.
+
+    Damaged, NotFound: its recipe, or the table of a pack that it uses, cannot be read."""
+
+    def __init__(self, volume: Volume, info: BlobInfo) -> None:
+        self._packed = _Packed(volume.packs, Names(volume.file.chunk_digest), info)
+        self.packs: U32 = self._packed.pack_numbers
+        """For each entry of the recipe, literals first: which of the blob's uses it is in."""
+        self.addresses: U32 = self._packed.addresses
+
+    def runs(self) -> Iterator[tuple[np.ndarray, U32]]:
+        """Window by window: numbers of entries, each once, and how many bytes of each are wanted."""
+        size = self._packed.layout.size
+        for start in range(0, size, WINDOW):
+            pieces = self._packed.layout.pieces(Spans.one(start, min(start + WINDOW, size)))
+            entries, which = np.unique(pieces.chunk.astype(np.int64), return_inverse=True)
+            yield entries, np.bincount(which, weights=pieces.length).astype(np.uint32)
+
+
 class Ahead:
     """Threads that make windows before they are asked for, shared by the readers of one command."""
 
