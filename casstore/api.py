@@ -261,6 +261,13 @@ class Store:
         with self._naming() if not dry_run else contextlib.nullcontext():
             return prune(self.volume, everything=all, filters=filters, dry_run=dry_run)
 
+    def identify(self, reference: str) -> Digest:
+        """The manifest that a reference means now, on this platform. NotFound."""
+        from .image.resolve import resolve
+
+        with self._site.catalog.read() as tx:
+            return resolve(tx, reference).image.manifest
+
     def history(self, reference: str) -> list[HistoryLine]:
         """The steps that an image was made in, newest first."""
         from .image.history import history
