@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from ..errors import CasstoreError, InvalidReference, NotFound
+from ..errors import AmbiguousPrefix, CasstoreError, InvalidReference, NotFound
 from .base import App, Command, pass_app
 from .output import lines
 from .template import Template, to_json
@@ -35,11 +35,8 @@ def inspect(app: App, context: click.Context, form: str | None, kind: str | None
             if word not in ("image", "object"):
                 raise NotFound(name)
             found.append(store.inspect(name))
-        except (NotFound, InvalidReference) as failure:
-            missing = str(failure).startswith("No such image") or word != "image"
-            failures.append(f"No such {word}: {name}" if missing else str(failure))
         except CasstoreError as failure:
-            failures.append(str(failure))
+            failures.append(f"No such {word}: {name}" if _is_missing(failure, word) else str(failure))
     if template is not None:
         # A template that does not fit one image fails for all, before anything is printed.
         lines([template.render(facts) for facts in found] or [""])
@@ -51,3 +48,10 @@ def inspect(app: App, context: click.Context, form: str | None, kind: str | None
         print(f"Error: {visible(text)}", file=sys.stderr, flush=True)
     if failures:
         context.exit(1)
+
+
+def _is_missing(failure: CasstoreError, word: str) -> bool:
+    """What is no name of an image is no object either; of an image it is said what is wrong with it."""
+    if isinstance(failure, AmbiguousPrefix):
+        return False
+    return isinstance(failure, NotFound) or (isinstance(failure, InvalidReference) and word != "image")

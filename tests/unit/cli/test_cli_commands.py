@@ -18,9 +18,11 @@ from casstore.cli.blob import parse_range
 from casstore.cli.progress import Silent, decided
 from casstore.digest import Digest
 from casstore.errors import (
+    AmbiguousPrefix,
     BadInput,
     Conflict,
     Interrupted,
+    InvalidReference,
     NotFound,
     OutOfSpace,
     UsageError,
@@ -363,6 +365,11 @@ def test_inspect(casstore: Run, store: Recorder) -> None:
     ):
         done = casstore(*argv, "nosuch")
         assert (done.code, done.out, done.err) == (1, "[]\n", f"Error: No such {word}: nosuch\n")
+    store.answers["inspect"] = AmbiguousPrefix('ambiguous image ID prefix "ab": matches ab1, ab2')
+    assert "matches ab1, ab2" in casstore("inspect", "ab").err
+    store.answers["inspect"] = InvalidReference("invalid reference format", what='"A"')
+    assert casstore("inspect", "A").err == "Error: No such object: A\n"
+    assert casstore("image", "inspect", "A").err == 'Error: "A": invalid reference format\n'
     store.answers["inspect"] = BadInput("bad", what=DIGEST)
     done = casstore("inspect", "a")
     assert (done.code, done.out, done.err) == (1, "[]\n", f"Error: {DIGEST}: bad\n")
