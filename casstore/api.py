@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .upkeep.check import CheckReport
     from .upkeep.df import DfReport
     from .upkeep.gc import GcReport
+    from .upkeep.sharing import ImageShare
 
 MIN_CHUNK, MAX_CHUNK = 4 << 10, 256 << 10
 
@@ -364,6 +365,13 @@ class Store:
         from .upkeep.df import df
 
         return df(self.volume, (lambda: per_image(self.volume)) if verbose else None)
+
+    def sharing(self) -> list[ImageShare]:
+        """What each layer of each image takes in the store, and how much of it no other image needs."""
+        from .image.layers import stacks
+        from .upkeep.sharing import sharing
+
+        return sharing(self.volume, stacks(self.volume))
 
 
 class Blobs:
