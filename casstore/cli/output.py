@@ -32,10 +32,12 @@ def show(
         lines(aligned([[_cell(row[name]) for name in columns] for row in _chain(headers, rows)]))
     elif kind == "table":
         template = Template(source)
-        lines(aligned([template.render(row).split("\t") for row in _chain(headers, rows)]))
+        template.check(headers)
+        titles = Template(source, header=True).render(headers)
+        lines(aligned([titles.split("\t"), *(template.render(row).split("\t") for row in rows)]))
     else:
         template = Template(form or "")
-        template.render(headers)  # an unknown field is an error even where there is no row
+        template.check(headers)  # an unknown field is an error even where there is no row
         lines(template.render(row) for row in rows)
 
 
