@@ -118,6 +118,10 @@ class Command(_Command):
             if parameter.type is click.STRING and parameter.metavar is not None:
                 parameter.type = Suggested(parameter.metavar)
 
+    def get_help(self, ctx: click.Context) -> str:
+        self.epilog = _examples(ctx)
+        return super().get_help(ctx)
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, _switched(self.params, args))
 
@@ -157,6 +161,10 @@ class Group(_Group):
         self.params += shared_options()
         self._lazy = dict(lazy or {})
 
+    def get_help(self, ctx: click.Context) -> str:
+        self.epilog = _examples(ctx)
+        return super().get_help(ctx)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*self._lazy, *super().list_commands(ctx)]
 
@@ -183,6 +191,12 @@ class Group(_Group):
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             ctx.fail(f"'{args[0]}' is not a {ctx.command_path} command")
         return super().resolve_command(ctx, args)
+
+
+def _examples(context: click.Context) -> str:
+    from .examples import of
+
+    return of(context.command_path)
 
 
 def format_option(function: Callable[..., Any]) -> Callable[..., Any]:
