@@ -167,7 +167,7 @@ def node_of(content: LayerContent, entry: Entry, layer: int) -> Node:
     elif kind == SYMLINK:
         if not link:
             raise refuse(content, entry, "a symlink to nothing")
-        node.link = link
+        node.link, node.mode = link, 0o777  # whatever it says: Linux knows no other
     elif kind in (CHARACTER, BLOCK):
         block = content.read(data - _BLOCK, data)
         major, minor = number(block[329:337]), number(block[337:345])

@@ -35,7 +35,7 @@ NATIVE = {
     "table": ["table.c"],
     "spans": ["spans.c", "sha256.c"],
 }
-PYTHON = ("recipe", "pack", "index", "documents", "archive", "layer")
+PYTHON = ("recipe", "pack", "index", "documents", "archive", "layer", "tree")
 TARGETS = (*NATIVE, *PYTHON)
 
 SANITIZE = "-fsanitize=address,undefined"
@@ -46,6 +46,7 @@ OPTIONS = {
     "tarscan": ["-malloc_limit_mb=4", "-max_len=16384"],  # it keeps at most 1 MiB of each extended header
     "archive": ["-max_len=8192"],
     "layer": ["-max_len=16384"],
+    "tree": ["-max_len=16384"],
 }
 GRACE = 120
 """Seconds after its time after which a run is stuck."""

@@ -221,7 +221,8 @@ class Oracle:
             if one.kind in (b"5", b"6"):
                 what = (0, 0)
             mtime = max(-(1 << 63), min(one.mtime, (1 << 63) - 1))
-            result[joined_path] = (one.kind, one.mode, one.uid, one.gid, mtime, dict(one.xattrs), what)
+            mode = 0o777 if one.kind == b"2" else one.mode
+            result[joined_path] = (one.kind, mode, one.uid, one.gid, mtime, dict(one.xattrs), what)
         return result
 
 

@@ -424,6 +424,10 @@ def test_type_bits_are_no_permissions() -> None:
     assert only(file(b"f", b"", mode=0o104755)).mode == 0o4755
 
 
+def test_a_symlink_has_the_one_mode_that_linux_knows() -> None:
+    assert only(header(b"f", 0, b"2", link=b"x", mode=0o600)).mode == 0o777
+
+
 @pytest.mark.parametrize("owner", [0, 3_000_000_000, 4_294_967_294])
 @pytest.mark.parametrize("by", ["base-256", "pax"])
 def test_owners(owner: int, by: str) -> None:
