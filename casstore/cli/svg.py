@@ -84,7 +84,7 @@ class Page:
                 '<?xml version="1.0" encoding="UTF-8"?>',
                 f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" class="casstore">',
                 f"<title>{plain(self._title)}</title>",
-                f"<style>{escape(''.join(self._style()), quote=False)}</style>",
+                f"<style>{self._style()}</style>",
                 '<rect class="page" width="100%" height="100%"/>',
                 *self._body,
                 "</svg>",

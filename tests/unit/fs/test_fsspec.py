@@ -11,6 +11,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,14 @@ import sample
 from sample import entry
 
 from casstore import api
-from casstore.errors import StoreUnusable, UsageError
+from casstore.errors import NotFound, StoreUnusable, UsageError
+from casstore.image.merged import Merged
 from casstore.store.packs import PackCache
 
 fsspec = pytest.importorskip("fsspec", reason="pip install casstore[fsspec]")
 from fsspec.tests import abstract  # noqa: E402
 
-from casstore import fs as casstore_fs  # noqa: E402
-from casstore.fs import CasstoreFileSystem  # noqa: E402
+from casstore.fs import CasstoreFileSystem, images  # noqa: E402
 
 DIR, LINK, FILE = b"5", b"2", b"0"
 CSV = b"name,count\none,1\ntwo,2\n"
@@ -154,7 +155,7 @@ def test_urls_say_which_store(plain: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_entry_point_is_the_class() -> None:
     text = (Path(__file__).resolve().parents[3] / "pyproject.toml").read_text("utf-8")
     module, _, name = tomllib.loads(text)["project"]["entry-points"]["fsspec.specs"]["casstore"].partition(":")
-    assert (module, name) == (CasstoreFileSystem.__module__, CasstoreFileSystem.__name__)
+    assert getattr(import_module(module), name) is CasstoreFileSystem
     assert fsspec.get_filesystem_class("casstore") is CasstoreFileSystem
 
 
@@ -454,7 +455,7 @@ def test_few_images_stay_open_and_those_in_use_do(store_path: Path, mount: Mount
 def test_images_that_nobody_uses_are_closed_after_a_while(
     plain: Path, mount: Mount, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(casstore_fs, "IDLE", 0.02)
+    monkeypatch.setattr(images, "IDLE", 0.02)
     fs = mount(plain)
     with fs.open("other/file") as file:
         fs.info("app:v1/srv")
@@ -464,6 +465,23 @@ def test_images_that_nobody_uses_are_closed_after_a_while(
     while leases(plain):
         time.sleep(0.01)
     assert fs.cat_file("app:v1/srv/data.csv") == CSV
+
+
+def test_an_image_that_fails_is_opened_anew(plain: Path, mount: Mount, monkeypatch: pytest.MonkeyPatch) -> None:
+    fs = mount(plain)
+    with fs.open("app:v1/srv/big", block_size=1000) as file:
+        with monkeypatch.context() as patched:
+
+            def gone(*_: object, **__: object) -> Iterator[memoryview]:
+                raise NotFound("no such object")  # as under a lease that has ended
+
+            patched.setattr(Merged, "read", gone)
+            with pytest.raises(NotFound):
+                file.read(10)
+        assert file.read(10) == BIG[:10]
+        assert leases(plain) == 2  # the first is held by the file
+    fs.info("app:v1")
+    assert leases(plain) == 1
 
 
 def test_many_threads_and_more_images_than_may_stay_open(store_path: Path, mount: Mount) -> None:
