@@ -14,7 +14,7 @@ import signal
 import sys
 from pathlib import Path
 
-from runner import scale, space, speed
+from runner import files, scale, space, speed
 from runner.bench import Bench, names_of
 from runner.process import Failed, run
 from runner.programs import Casstore, peers
@@ -25,11 +25,14 @@ JOBS = {
     "again": speed.again,
     "save": speed.save,
     "layer": speed.layer,
+    "export": files.export,
+    "unpack": files.unpack,
+    "cat": files.cat,
     "store": space.store,
     "images": scale.images,
     "gc": scale.gc,
 }
-BESIDE_PEERS = {"load", "again", "save", "store"}
+BESIDE_PEERS = {"load", "again", "save", "store", "export"}
 
 
 def arguments() -> argparse.Namespace:

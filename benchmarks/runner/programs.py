@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from .process import Failed, run
@@ -131,6 +131,19 @@ class Docker(Program):
 
     def save(self, out: Path, names: Sequence[str]) -> Command:
         return self._docker("save", "-o", out, *names)
+
+    @contextlib.contextmanager
+    def container(self, name: str) -> Iterator[str]:
+        """A container of an image, never started: its ID."""
+        made = run(self._docker("create", name, "true"), keep=True).out.strip()
+        try:
+            yield made
+        finally:
+            run(self._docker("rm", made))
+
+    def export(self, out: Path, container: str) -> Command:
+        """A command that writes a container's file system into a tar."""
+        return self._docker("export", "-o", out, container)
 
     def empty(self) -> None:
         self.loaded.clear()
