@@ -49,27 +49,24 @@ def unpack(bench: Bench) -> None:
     """The same image into a folder; umoci's is out of an OCI layout that skopeo made of the same archive before."""
     name = names_of(bench.apps)[0]
     bench.casstore.ensure(bench.apps)
-    ours, theirs, layout = (bench.work / f"unpack-{one}" for one in ("casstore", "umoci", "layout"))
+    work = bench.work / "unpack"
+    layout = work / "layout"
+    work.mkdir(exist_ok=True)
 
-    def into(target: Path, command: list[str]) -> Callable[[], Commands]:
-        def prepare() -> Commands:
-            shutil.rmtree(target, ignore_errors=True)
-            return [command]
+    def anew(make: Callable[[Path], list[str]]) -> Callable[[], Commands]:
+        # Nothing is removed between rounds: ext4 gives what was just deleted to nobody, and searches past it each time.
+        return lambda: [make(work / str(len(list(work.iterdir()))))]
 
-        return prepare
-
-    runners = {"casstore": into(ours, bench.casstore.command("unpack", name, ours))}
+    runners = {"casstore": anew(lambda target: bench.casstore.command("unpack", name, target))}
     try:
         if shutil.which("umoci") is None or shutil.which("skopeo") is None:
             bench.report.note("umoci or skopeo is not installed: unpack runs alone")
         else:
-            shutil.rmtree(layout, ignore_errors=True)
             run(["skopeo", "copy", "-q", f"docker-archive:{bench.apps}:{name}", f"oci:{layout}:1"])
-            runners["umoci"] = into(theirs, ["umoci", "unpack", "--image", f"{layout}:1", str(theirs)])
+            runners["umoci"] = anew(lambda target: ["umoci", "unpack", "--image", f"{layout}:1", str(target)])
         runs = alternate("unpack", bench.rounds, runners)
     finally:
-        for folder in (ours, theirs, layout):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
     bench.report.keep("unpack", runs)
     compare(bench, "unpack one image", runs, {"umoci": 2.0}, "casstore")
     memory(bench, "unpack", runs["casstore"])
