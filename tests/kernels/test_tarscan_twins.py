@@ -158,7 +158,7 @@ def test_following_what_is_known_sees_the_same(module: ModuleType, data: bytes, 
 @pytest.mark.parametrize("module", TWINS)
 def test_following_something_else_is_refused(module: ModuleType) -> None:
     for rows in ([[512, 1]], [[513, 0]], [[511, 0]], [[600, 0]], [[1 << 63, 0]], [[0, 1 << 63]]):
-        with pytest.raises(ValueError, match="payload|buffer"):
+        with pytest.raises(ValueError, match=r"payload|buffer"):
             module.Scanner().follow(bytes(512), np.array(rows, np.uint64))
     scanner = module.Scanner()
     scanner.finish()

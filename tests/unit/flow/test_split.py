@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from casstore.digest import Digest
 from casstore.errors import BadInput
 from casstore.flow import pieces, split
-from casstore.flow.pieces import Pieces
 from casstore.flow.layout import Layout, Spans
+from casstore.flow.pieces import Pieces
 from casstore.flow.source import BytesSource, StreamSource
 from casstore.flow.split import Split, Splitter, Track, Weave
 from casstore.format import recipe as recipe_format
