@@ -6,6 +6,7 @@ from the top. What a plan has taken counts as gone for all that it plans after t
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -28,26 +29,29 @@ class Step(NamedTuple):
     text: str
 
 
-TURNS = 16
-"""How often a plan is made anew when others change names meanwhile."""
+TURNS = 4
+"""How often a plan is made beside others who change names meanwhile, before it is made with the lock that they need."""
 
 
 def carry_out(volume: Volume, plan: Callable[[Tx], Removal]) -> Removal:
-    """Plan and execute; what is told of it is what was done. Conflict where names never rest."""
-    turns = TURNS
-    while True:
-        turns -= 1
+    """Plan and execute; what is told of it is what was done."""
+    for _ in range(TURNS):
         with volume.catalog.read() as tx:
             state = names.state(tx)
             made = plan(tx)
         if not made.steps:
             return made
-        try:
+        with contextlib.suppress(Conflict):
             made.execute(state)
             return made
-        except Conflict:
-            if not turns:
-                raise
+
+    def last(tx: Tx) -> protocol.Going:
+        nonlocal made
+        made = plan(tx)
+        return made.going()
+
+    protocol.untag_planned(volume.catalog, last)
+    return made
 
 
 class Removal:
@@ -97,8 +101,12 @@ class Removal:
 
     def execute(self, planned: str | None) -> None:
         """Carry it out, in one transaction. `planned`: see `protocol.untag`."""
-        kept = [(digest, UNTAGGED) for digest in self._hidden]
-        protocol.untag(self._volume.catalog, self._tags, pins=self._pins, kept=kept, planned=planned)
+        tags, pins, kept = self.going()
+        protocol.untag(self._volume.catalog, tags, pins=pins, kept=kept, planned=planned)
+
+    def going(self) -> protocol.Going:
+        """What it takes away."""
+        return protocol.Going(self._tags, self._pins, [(digest, UNTAGGED) for digest in self._hidden])
 
     # -- the state of things, once what is planned so far is done
 

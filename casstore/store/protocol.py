@@ -8,7 +8,7 @@ LeaseLost where the lease's row is gone, and has then changed nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -333,20 +333,38 @@ def untag(
 
     `planned`: the `names.state` that this was planned for. Is it another now, Conflict, and nothing changes.
     """
-    removed = []
     with catalog.write("untag", final=True) as tx:
         if planned is not None and names.state(tx) != planned:
             raise Conflict("names have changed since this was planned; nothing was changed, try again")
-        now = tx.now()
-        for repository, tag_ in tags:
-            former = _take_tag(tx, repository, tag_, now)
-            if former is not None:
-                removed.append(TagRow(repository, tag_, former, now))
-        for digest, name in kept:
-            put_pin(tx, digest, name)
-        for digest, name in pins:
-            if tx.run("DELETE FROM pin WHERE digest = ? AND name = ?", (digest.raw, name)):
-                references.changed(tx)
+        return _untag(tx, Going(tags, pins, kept))
+
+
+class Going(NamedTuple):
+    """What `untag` takes away, and the pins that it sets."""
+
+    tags: Iterable[tuple[str, str]]
+    pins: Iterable[tuple[Digest, str]] = ()
+    kept: Iterable[tuple[Digest, str]] = ()
+
+
+def untag_planned(catalog: Catalog, plan: Callable[[Tx], Going]) -> None:
+    """`untag`, planned while nobody else can change a name: for where these never rest. The lock is held meanwhile."""
+    with catalog.write("untag", final=True) as tx:
+        _untag(tx, plan(tx))
+
+
+def _untag(tx: WriteTx, going: Going) -> list[TagRow]:
+    removed = []
+    now = tx.now()
+    for repository, tag_ in going.tags:
+        former = _take_tag(tx, repository, tag_, now)
+        if former is not None:
+            removed.append(TagRow(repository, tag_, former, now))
+    for digest, name in going.kept:
+        put_pin(tx, digest, name)
+    for digest, name in going.pins:
+        if tx.run("DELETE FROM pin WHERE digest = ? AND name = ?", (digest.raw, name)):
+            references.changed(tx)
     return removed
 
 
