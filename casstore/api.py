@@ -94,6 +94,13 @@ def _new_store(chunk_digest: str = "sha256", cutter: Cutter | None = None) -> St
     return StoreFile(id=secrets.token_hex(16), created=now, chunk_digest=chunk_digest, cutter=cutter or Cutter())
 
 
+def _limit(kept: dict[str, str]) -> Limit:
+    from .codec.compression import LIMIT
+    from .store import settings
+
+    return replace(LIMIT, ratio=settings.ratio(kept["limit.ratio"]), output=settings.size(kept["limit.output"]))
+
+
 class Store:
     """An open store. Any number of threads and processes may work on one store at the same time."""
 
@@ -176,18 +183,16 @@ class Store:
         return {
             "pack": pack or "now",
             "codec": kept["compression"],
-            "limit": self._limit(),
+            "limit": _limit(kept),
             "progress": self.progress,
         }
 
     def _limit(self) -> Limit:
         """What one compressed stream may become."""
-        from .codec.compression import LIMIT
         from .store import settings
 
         with self._site.catalog.read() as tx:
-            kept = settings.everything(tx)
-        return replace(LIMIT, ratio=settings.ratio(kept["limit.ratio"]), output=settings.size(kept["limit.output"]))
+            return _limit(settings.everything(tx))
 
     # -- images
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..rootfs.entries import shown
 from .base import App, Command, format_option, pass_app
 from .memory import many_objects
 from .output import show
@@ -48,26 +49,18 @@ def ls(app: App, recursive: bool, form: str | None, reference: str, path: str) -
 
 def _rows(found: list[FileInfo], *, plain: bool) -> Iterator[dict[str, Any]]:
     for one in found:
-        name, link = (raw.decode("utf-8", "surrogateescape") for raw in (one.path, one.link))
+        name, link = shown(one.path), shown(one.link)
         size = f"{one.device[0]},{one.device[1]}" if one.kind in "34" and plain else one.size
         yield {
             "Mode": stat.filemode(_TYPES.get(one.kind, stat.S_IFREG) | one.mode),
             "Owner": f"{one.uid}:{one.gid}",
             "Size": str(size) if plain else size,
             "Modified": _time(one.mtime),
-            "Path": _shown(f"{name} -> {link}" if plain and link else name),
-            "Link": _shown(link),
+            "Path": f"{name} -> {link}" if plain and link else name,
+            "Link": link,
             "Layer": one.layer,
-            "Xattrs": {key.decode("utf-8", "backslashreplace"): value.hex() for key, value in one.xattrs.items()},
+            "Xattrs": {shown(key): value.hex() for key, value in one.xattrs.items()},
         }
-
-
-def _shown(name: str) -> str:
-    """A name on one line, whatever its bytes."""
-    if name.isprintable():
-        return name
-    raw = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in raw)
 
 
 def _time(ns: int) -> str:

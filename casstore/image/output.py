@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..errors import CasstoreError, OutOfSpace
@@ -15,6 +15,16 @@ from ..model import Buffer
 
 PUSH_EVERY = 32 << 20
 """Bytes after which a file's written part is pushed to the disk, so that the end does not wait for all of it."""
+
+
+@contextlib.contextmanager
+def opened(out: str | Path | int, step: Step, decided: Callable[[], None]) -> Iterator[Pipe | File]:
+    """What writes to a path, or to an open descriptor."""
+    if isinstance(out, int):
+        yield Pipe(out, step)
+    else:
+        with File(Path(out), step, decided) as file:
+            yield file
 
 
 class Pipe:

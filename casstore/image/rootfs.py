@@ -9,9 +9,10 @@ from ..flow.step import Step
 from ..model import Progress
 from ..rootfs import archive, folder
 from ..rootfs.folder import Bytes, Unpacked
+from ..rootfs.node import Node, contents
 from ..store.volume import Volume
 from .merged import Merged
-from .output import File, Pipe
+from .output import opened
 
 
 def export(
@@ -25,16 +26,10 @@ def export(
     """An image's file system as a tar, to a path (which appears whole or not at all) or an open descriptor."""
     with Merged(volume, given, purpose="export", limit=limit, progress=progress) as merged:
         root = merged.tree.root
-        step = Step(progress, "export", None if progress is None else archive.size(root))
-        stream = merged.gather(archive.parts(root))
-        if isinstance(out, int):
-            pipe = Pipe(out, step)
-            for buffer in stream:
-                pipe.write(buffer)
-        else:
-            with File(Path(out), step, volume.catalog.decided) as file:
-                for buffer in stream:
-                    file.write(buffer)
+        step = Step(progress, "export", _total(root, progress))
+        with opened(out, step, volume.catalog.decided) as writer:
+            for buffer in merged.gather(archive.parts(root)):
+                writer.write(buffer)
         step.done()
 
 
@@ -44,8 +39,13 @@ def unpack(
     """An image's file system into an empty folder (see rootfs.folder.write)."""
     with Merged(volume, given, purpose="unpack", limit=limit, progress=progress) as merged:
         root = merged.tree.root
-        step = Step(progress, "unpack", None if progress is None else archive.size(root))
-        content = Bytes(step.over(merged.gather(folder.wanted(root))))
+        step = Step(progress, "unpack", _total(root, progress))
+        content = Bytes(step.over(merged.gather(contents(root))))
         told = folder.write(root, target, content)
         step.done()
         return told
+
+
+def _total(root: Node, progress: Progress | None) -> int | None:
+    """Bytes of the files, if anybody wants to see how far they are."""
+    return None if progress is None else sum(size for _, _, size in contents(root))

@@ -29,7 +29,7 @@ from ..transport import docker_archive, legacy, oci_layout, writing
 from ..transport.contents import SavedImage, SavedIndex
 from ..transport.writing import Content
 from .content import protect, read_document
-from .output import File, Pipe
+from .output import opened
 from .resolve import Found
 
 FORMATS = {"docker-archive": docker_archive.plan, "oci-archive": oci_layout.plan, "legacy": legacy.plan}
@@ -50,11 +50,8 @@ def save(
         source.order([member.source for member in plan if isinstance(member.source, Content)])
         _, total = writing.offsets(plan)
         step = Step(progress, "save", total)
-        if isinstance(out, int):
-            writing.write(Pipe(out, step), plan, source.open)
-        else:
-            with File(Path(out), step, volume.catalog.decided) as file:
-                writing.write(file, plan, source.open)
+        with opened(out, step, volume.catalog.decided) as writer:
+            writing.write(writer, plan, source.open)
         step.done()
 
 

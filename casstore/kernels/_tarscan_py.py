@@ -86,7 +86,8 @@ def _octal(field: bytes) -> int | None:
     return int(found[1] or b"0", 8) if found else None
 
 
-def _number(field: bytes) -> int | None:
+def number(field: bytes) -> int | None:
+    """A number of a tar header, octal or base-256; None where it is none, or beyond 64 bits."""
     if not field[0] & 0x80:
         return _octal(field)
     bits = len(field) * 8 - 1
@@ -128,7 +129,8 @@ def _text(field: bytes | bytearray) -> bytes:
     return bytes(field).partition(b"\0")[0]
 
 
-def _checksum_ok(block: bytes) -> bool:
+def checksum_ok(block: bytes) -> bool:
+    """Is this block's checksum what it says, summed as unsigned bytes or, as by historic tars, signed ones?"""
     claimed = _octal(block[148:156])
     summed = np.frombuffer(block[:148] + b"        " + block[156:], np.uint8)
     return bool(claimed) and claimed in (int(summed.sum()), int(summed.view(np.int8).sum()))
@@ -267,8 +269,8 @@ class Scanner:
                 self._in_extensions = False
                 self._begin_payload(self._half)
             return
-        size = _number(block[124:136])
-        if size is None or size < 0 or not _checksum_ok(block):
+        size = number(block[124:136])
+        if size is None or size < 0 or not checksum_ok(block):
             self._forget()
             self._zeros = 0 if any(block) else self._zeros + 1
             self.ended = self.ended or self._zeros == 2
@@ -319,7 +321,7 @@ class Scanner:
             size = 0
         claims: list[int | None] = []
         if kind == b"S":
-            claims = [_number(block[483:495])]
+            claims = [number(block[483:495])]
         elif regular and sparse:
             claims = [_decimal(pax.get(b"GNU.sparse." + key, b"")) for key in (b"size", b"realsize")]
         real = next((claim for claim in claims if claim is not None and claim >= 0), size)
@@ -353,12 +355,12 @@ class Scanner:
         def identity(keyword: bytes, field: bytes) -> int:
             if pax.get(keyword):
                 return _identity(pax[keyword])
-            number = _number(field)
-            return -1 if number is None else number
+            value = number(field)
+            return -1 if value is None else value
 
         mtime = _time(pax.get(b"mtime", b""))
         if mtime is None:
-            seconds = _number(block[136:148]) or 0
+            seconds = number(block[136:148]) or 0
             mtime = seconds * _SECOND
             if abs(seconds) > _SECONDS_MAX:
                 mtime = _INT64_MAX if seconds > 0 else -_INT64_MAX - 1

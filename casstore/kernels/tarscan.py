@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._tarscan_py import Entry, Segments
+from ._tarscan_py import Entry, Segments, checksum_ok, number
 
 if TYPE_CHECKING:
     from ._tarscan_py import IMPLEMENTATION, Scanner
@@ -23,4 +23,4 @@ else:
     except ModuleNotFoundError:
         from ._tarscan_py import IMPLEMENTATION, Scanner
 
-__all__ = ["IMPLEMENTATION", "Entry", "Scanner", "Segments"]
+__all__ = ["IMPLEMENTATION", "Entry", "Scanner", "Segments", "checksum_ok", "number"]

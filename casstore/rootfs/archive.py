@@ -11,11 +11,9 @@ from itertools import islice
 import numpy as np
 
 from ..errors import BadInput
+from ..flow.content import Part
 from .entries import shown
 from .node import BLOCK, CHARACTER, FILE, FOLDER, SYMLINK, Node, walk
-
-Part = bytes | tuple[int, int, int]
-"""Bytes of the tar, or (number of a layer, where in it, how many bytes)."""
 
 _BATCH = 1024
 _SIZE_MAX = 8**11
@@ -51,17 +49,6 @@ def parts(root: Node) -> Iterator[Part]:
     while batch := list(islice(entries, _BATCH)):
         yield from _batch(batch, first)
     yield bytes(1024)
-
-
-def size(root: Node) -> int:
-    """Bytes of file content that `parts` asks layers for."""
-    seen: set[Node] = set()
-    total = 0
-    for _, node in walk(root):
-        if node.kind == FILE and node not in seen:
-            seen.add(node)
-            total += node.stored
-    return total
 
 
 def _batch(batch: list[tuple[bytes, Node]], first: dict[Node, bytes]) -> Iterator[Part]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from ..errors import BadInput, LimitExceeded
-from ..kernels.tarscan import Entry
+from ..kernels.tarscan import Entry, checksum_ok, number
 from .node import BLOCK, CHARACTER, FIFO, FILE, FOLDER, SYMLINK, Extents, Node
 
 _BLOCK = 512
@@ -97,27 +97,9 @@ def _end(content: LayerContent, at: int) -> None:
 def _after_global(content: LayerContent, at: int, block: bytes) -> int:
     """Where what follows a global header begins; BadInput where the block is none."""
     size = number(block[124:136]) if len(block) == _BLOCK else None
-    if size is None or size < 0 or block[156:157] != b"g" or not _checksum_ok(block):
+    if size is None or size < 0 or block[156:157] != b"g" or not checksum_ok(block):
         raise BadInput("invalid tar header", what=content.what, offset=at)
     return at + _BLOCK + (size + _BLOCK - 1) // _BLOCK * _BLOCK
-
-
-def _checksum_ok(block: bytes) -> bool:
-    rest = block[:148] + b" " * 8 + block[156:]
-    # Historic tars summed signed bytes.
-    return number(block[148:156]) in (sum(rest), sum(rest) - 256 * sum(byte > 127 for byte in rest))
-
-
-def number(field: bytes) -> int | None:
-    """A number of a tar header, octal or base-256; None where it is none."""
-    if field[0] & 0x80:
-        bits = len(field) * 8 - 1
-        value = int.from_bytes(field, "big") & ((1 << bits) - 1)
-        return value - (1 << bits) if field[0] & 0x40 else value
-    digits = field.strip(b" \0").partition(b"\0")[0].partition(b" ")[0]
-    if digits.strip(b"01234567"):
-        return None
-    return int(digits or b"0", 8)
 
 
 def normal(name: bytes) -> bytes:

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import BadInput, CasstoreError, Conflict, OutOfSpace
-from ..model import Buffer
+from ..store.disk import write_all
 from .entries import shown
 from .node import BLOCK, CHARACTER, FIFO, FILE, FOLDER, SYMLINK, Node, walk
 
@@ -59,15 +59,6 @@ class Bytes:
             self._left = self._left[len(piece) :]
             count -= len(piece)
             yield piece
-
-
-def wanted(root: Node) -> Iterator[tuple[int, int, int]]:
-    """(layer, where, bytes) of the files' content, in the order in which `write` takes it."""
-    seen: set[Node] = set()
-    for _, node in walk(root):
-        if node.kind == FILE and node.stored and node not in seen:
-            seen.add(node)
-            yield node.layer - 1, node.data, node.stored
 
 
 def write(root: Node, path: str | os.PathLike[str], content: Bytes) -> Unpacked:
@@ -195,12 +186,12 @@ class _Writer:
         self._told.size += node.stored
         if node.extents is None:
             for piece in self._content.take(node.size):
-                _all(handle, piece)
+                write_all(handle, piece)
             return
         for offset, length in node.extents:
             os.lseek(handle, offset, os.SEEK_SET)
             for piece in self._content.take(length):
-                _all(handle, piece)
+                write_all(handle, piece)
         os.ftruncate(handle, node.size)
 
     def _attributes(self, path: bytes, node: Node, handle: int) -> None:
@@ -246,12 +237,6 @@ class _Writer:
                 raise
             if not told or told[-1] != _name(path):
                 told.append(_name(path))
-
-
-def _all(handle: int, data: Buffer) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(handle, view) :]
 
 
 def _name(path: bytes) -> str:

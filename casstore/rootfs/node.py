@@ -79,3 +79,13 @@ def walk(node: Node, path: bytes = b"") -> Iterator[tuple[bytes, Node]]:
         if one.children:
             prefix = where + b"/" if where else b""
             stack.append(iter([(prefix + name, child) for name, child in sorted(one.children.items())]))
+
+
+def contents(root: Node) -> Iterator[tuple[int, int, int]]:
+    """(number of a layer, where in it, how many bytes) of what the files below a folder hold, in the order of `walk`,
+    once for a file with several names."""
+    seen: set[Node] = set()
+    for _, node in walk(root):
+        if node.kind == FILE and node.stored and node not in seen:
+            seen.add(node)
+            yield node.layer - 1, node.data, node.stored

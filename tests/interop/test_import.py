@@ -26,7 +26,7 @@ else:
     from backports import zstd
 
 if TYPE_CHECKING:
-    from conftest import Peer
+    from peers import Peer
 
 ROOT = sample.rich_layer("root")
 PACKED = {

@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 import sample
-from conftest import need, need_root
 from layered import applied, content, packed, told
+from peers import need, need_root
 from running import Cas, Rows, Spawn
 from sample import entry, sha, tar
 

@@ -11,7 +11,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from conftest import Peer
+from peers import Peer
 from rows import TABLE, Row, archive, filled
 from running import Cas
 

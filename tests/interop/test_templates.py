@@ -10,7 +10,7 @@ import sample
 from running import Cas
 
 if TYPE_CHECKING:
-    from conftest import Peer
+    from peers import Peer
 
 RUNTIME = {
     "Env": ["PATH=/usr/bin:/bin", "A=1"],

@@ -23,7 +23,7 @@ from tarmaker import base256, file, header, octal, padded, pax
 
 from casstore.errors import BadInput
 from casstore.rootfs import folder
-from casstore.rootfs.node import FILE, Node, walk
+from casstore.rootfs.node import FILE, Node, contents, walk
 from casstore.rootfs.tree import Tree
 
 SECOND = 1_000_000_000
@@ -356,7 +356,7 @@ def streamed(layers: list[bytes], tree: Tree) -> folder.Bytes:
     """The bytes of the files, in pieces that end anywhere."""
 
     def pieces() -> Iterator[memoryview]:
-        whole = memoryview(joined(layers, folder.wanted(tree.root)))
+        whole = memoryview(joined(layers, contents(tree.root)))
         for at in range(0, len(whole), 700):
             yield whole[at : at + 700]
 

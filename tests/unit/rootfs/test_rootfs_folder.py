@@ -22,6 +22,7 @@ from tarmaker import END, file, header, octal, pax
 from casstore.errors import CasstoreError, Conflict, OutOfSpace
 from casstore.rootfs import folder
 from casstore.rootfs.folder import Bytes, Unpacked
+from casstore.rootfs.node import contents
 
 ROOT = os.geteuid() == 0
 NOBODY = 65534
@@ -32,7 +33,7 @@ def written(top: Path, *layers: bytes, on_bytes: Callable[[int], None] = lambda 
     tree = applied(*layers)
 
     def pieces() -> Iterator[memoryview]:
-        for number, part in enumerate(folder.wanted(tree.root)):
+        for number, part in enumerate(contents(tree.root)):
             on_bytes(number)
             yield memoryview(joined(layers, [part]))
 
