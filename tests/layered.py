@@ -76,3 +76,10 @@ def joined(layers: Sequence[bytes], parts: Iterable[archive.Part]) -> bytes:
     """What parts of layers make."""
     pieces = (one if isinstance(one, bytes) else layers[one[0]][one[1] : one[1] + one[2]] for one in parts)
     return b"".join(pieces)
+
+
+def only(*layers: bytes, at: bytes = b"f") -> Node:
+    """What layers, merged, have at a path."""
+    found = applied(*layers).find(at, follow=False)
+    assert found is not None
+    return found

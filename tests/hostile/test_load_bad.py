@@ -9,7 +9,7 @@ import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import PIPE
+from subprocess import PIPE, Popen
 from typing import Any
 
 import pytest
@@ -426,15 +426,21 @@ def test_six_loads_at_once(cas: Cas, spawn: Spawn, tmp_path: Path) -> None:
     cas("check", "--read-data")
 
 
-def test_a_load_that_is_killed_leaves_nothing(cas: Cas, spawn: Spawn, rows: Rows, store_path: Path) -> None:
-    cas("init")
-    before = rows()
+def half_loaded(spawn: Spawn, store_path: Path) -> Popen[bytes]:
+    """A load at work, with half of its input."""
     process = spawn("load", stdin=PIPE)
     assert process.stdin is not None
     process.stdin.write(GOOD[: len(GOOD) // 2])
     process.stdin.flush()
     while not any((store_path / "tmp").iterdir()):
         assert process.poll() is None
+    return process
+
+
+def test_a_load_that_is_killed_leaves_nothing(cas: Cas, spawn: Spawn, rows: Rows, store_path: Path) -> None:
+    cas("init")
+    before = rows()
+    process = half_loaded(spawn, store_path)
     process.kill()
     process.communicate()
     assert rows() == before
@@ -445,12 +451,7 @@ def test_a_load_that_is_killed_leaves_nothing(cas: Cas, spawn: Spawn, rows: Rows
 def test_a_load_that_is_interrupted_says_so(cas: Cas, spawn: Spawn, rows: Rows, store_path: Path, number: int) -> None:
     cas("init")
     before = rows()
-    process = spawn("load", stdin=PIPE)
-    assert process.stdin is not None
-    process.stdin.write(GOOD[: len(GOOD) // 2])
-    process.stdin.flush()
-    while not any((store_path / "tmp").iterdir()):
-        assert process.poll() is None
+    process = half_loaded(spawn, store_path)
     time.sleep(0.5)  # by now it waits for the rest of its input
     process.send_signal(number)
     _, err = process.communicate()
