@@ -72,8 +72,14 @@ typedef struct {
 } engine_kind;
 
 extern const engine_kind engine_go;        /* Go compress/flate 1.7 to 1.26 */
-extern const engine_kind engine_zlib;      /* zlib 1.2.x */
+extern const engine_kind engine_zlib;      /* zlib 1.2.x and 1.3.x, levels 1 to 9 */
+extern const engine_kind engine_gzip;      /* GNU gzip, levels 1 to 9 */
+extern const engine_kind engine_pigz;      /* pigz over zlib, levels 1 to 9, in pieces of 128 KiB */
 extern const engine_kind engine_klauspost; /* klauspost/compress under pgzip */
+
+/* All of them. */
+extern const engine_kind *const engine_kinds[];
+extern const size_t engine_count;
 
 /* All of `content` as a deflate stream, by an engine alone. Returns its bytes, or 0: no memory, no such level; `room` too
  * small: more than `room`. What it costs is what a replay costs. */
