@@ -46,5 +46,8 @@ int main(int argc, char **argv) {
         double took = (double)(to.tv_sec - from.tv_sec) + (double)(to.tv_nsec - from.tv_nsec) / 1e9;
         fprintf(stderr, "%.1f\n", (double)n / 1e6 / took);
     }
-    return fwrite(out, 1, size, stdout) == size ? 0 : 1;
+    int failed = fwrite(out, 1, size, stdout) != size || fflush(stdout);
+    free(out);
+    free(content);
+    return failed;
 }
