@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .upkeep.check import CheckReport
     from .upkeep.df import DfReport
     from .upkeep.gc import GcReport
+    from .upkeep.sharing import ImageShare
 
 MIN_CHUNK, MAX_CHUNK = 4 << 10, 256 << 10
 
@@ -261,6 +262,13 @@ class Store:
         with self._naming() if not dry_run else contextlib.nullcontext():
             return prune(self.volume, everything=all, filters=filters, dry_run=dry_run)
 
+    def identify(self, reference: str) -> Digest:
+        """The manifest that a reference means now, on this platform. NotFound."""
+        from .image.resolve import resolve
+
+        with self._site.catalog.read() as tx:
+            return resolve(tx, reference).image.manifest
+
     def history(self, reference: str) -> list[HistoryLine]:
         """The steps that an image was made in, newest first."""
         from .image.history import history
@@ -357,6 +365,13 @@ class Store:
         from .upkeep.df import df
 
         return df(self.volume, (lambda: per_image(self.volume)) if verbose else None)
+
+    def sharing(self) -> list[ImageShare]:
+        """What each layer of each image takes in the store, and how much of it no other image needs."""
+        from .image.layers import stacks
+        from .upkeep.sharing import sharing
+
+        return sharing(self.volume, stacks(self.volume))
 
 
 class Blobs:

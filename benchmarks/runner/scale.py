@@ -14,13 +14,13 @@ from .programs import Casstore
 from .report import MiB
 from .rounds import alternate, median
 
-IMAGES = 1000
+IMAGES = 10_000
 LIST_ROUNDS = 9
 DELETED = 0.01
 
 
 def images(bench: Bench) -> None:
-    """`images` on a store of 1,000, start-up included, beside an empty Python."""
+    """`images` on a store of 10,000, start-up included, beside an empty Python."""
     archive = bench.work / "images.tar"
     casstore = Casstore(bench.work / "store-images")
     casstore.empty()
@@ -40,10 +40,10 @@ def images(bench: Bench) -> None:
     wall = median(runs["images"])
     bench.report.add(
         f"images on a store of {listed} images, start-up included",
-        "<= 0.25 s",
+        "<= 0.6 s",
         f"{wall:.3f} s (CPU {statistics.median(one.cpu for one in runs['images']):.3f} s;"
         f" json {median(runs['images --format json']):.3f} s; an empty Python {median(runs['empty python']):.3f} s)",
-        wall <= 0.25 and listed == IMAGES,
+        wall <= 0.6 and listed == IMAGES,
         listed=listed,
     )
 

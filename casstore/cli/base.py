@@ -16,9 +16,10 @@ import click
 if TYPE_CHECKING:
     from click import Command as _Command
     from click import Group as _Group
+    from click.shell_completion import CompletionItem
 
     from ..api import Store
-elif len(sys.argv) < 2 or "--help" in sys.argv:
+elif "--help" in sys.argv or (len(sys.argv) < 2 and "_CASSTORE_COMPLETE" not in os.environ):
     # Only help is worth the tenth of a second that rich costs.
     from rich_click import RichCommand as _Command
     from rich_click import RichGroup as _Group
@@ -87,6 +88,25 @@ def shared_options() -> list[click.Parameter]:
     ]
 
 
+class Suggested(click.types.StringParamType):
+    """Any text; what a shell may suggest for it is said by how help calls it."""
+
+    def __init__(self, called: str) -> None:
+        self._called = called
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[Any]]:
+        from click.shell_completion import CompletionItem
+
+        from .completion import images
+
+        if "IMAGE" in self._called or "REPOSITORY" in self._called:
+            return [CompletionItem(name) for name in images(ctx, incomplete)]
+        if "FILE" in self._called:
+            return [CompletionItem(incomplete, type="file")]
+        forms = {"FORMAT": ("json", "table"), "TEMPLATE": ("json",)}.get(self._called, ())
+        return [CompletionItem(form) for form in forms if form.startswith(incomplete)]
+
+
 class Command(_Command):
     """A verb: a click command that also takes the shared options."""
 
@@ -94,6 +114,13 @@ class Command(_Command):
         super().__init__(*args, **kwargs)
         taken = {name for parameter in self.params for name in parameter.opts}
         self.params += [option for option in shared_options() if not taken & set(option.opts)]
+        for parameter in self.params:
+            if parameter.type is click.STRING and parameter.metavar is not None:
+                parameter.type = Suggested(parameter.metavar)
+
+    def get_help(self, ctx: click.Context) -> str:
+        self.epilog = _examples(ctx)
+        return super().get_help(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, _switched(self.params, args))
@@ -134,6 +161,10 @@ class Group(_Group):
         self.params += shared_options()
         self._lazy = dict(lazy or {})
 
+    def get_help(self, ctx: click.Context) -> str:
+        self.epilog = _examples(ctx)
+        return super().get_help(ctx)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*self._lazy, *super().list_commands(ctx)]
 
@@ -147,12 +178,25 @@ class Group(_Group):
             raise TypeError(f"{place} is not a command")
         return found
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[Any]]:
+        """Names of commands without their help, for which all their modules would be imported; and flags."""
+        from click.shell_completion import CompletionItem
+
+        names = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        return [*map(CompletionItem, names), *click.Command.shell_complete(self, ctx, incomplete)]
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             ctx.fail(f"'{args[0]}' is not a {ctx.command_path} command")
         return super().resolve_command(ctx, args)
+
+
+def _examples(context: click.Context) -> str:
+    from .examples import of
+
+    return of(context.command_path)
 
 
 def format_option(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,6 +6,7 @@ import click
 
 from .base import App, Command, format_option, pass_app
 from .output import line, show
+from .plot import check_plot, plot_df, plot_option, write_plot
 from .units import human_size
 
 _TOTALS = ("images", "blobs", "blob_bytes", "chunks", "chunk_bytes", "stored_bytes", "saved_bytes")
@@ -14,10 +15,16 @@ _HEADERS = {"Reference": "REFERENCE", "Size": "SIZE", "Shared": "SHARED SIZE", "
 
 @click.command(cls=Command)
 @click.option("-v", "--verbose", is_flag=True, help="Show each image too.")
+@plot_option
 @format_option
 @pass_app
-def df(app: App, verbose: bool, form: str | None) -> None:
+def df(app: App, verbose: bool, plot: str | None, form: str | None) -> None:
     """Show what the store holds and how much space it takes."""
+    if plot is not None:
+        check_plot(plot, ("--format", form), ("--verbose", verbose))
+        store = app.open()
+        write_plot(plot_df(store.sharing(), store.df(verbose=False)), plot)
+        return
     report = app.open().df(verbose=verbose)
     totals = {name: getattr(report, name) for name in _TOTALS}
     if form is not None:

@@ -11,6 +11,7 @@ import click
 from .base import App, Command, format_option, pass_app
 from .images import short_id
 from .output import lines, show
+from .plot import check_plot, plot_history, plot_option, write_plot
 from .units import age, human_size, parse_time, shortened
 
 if TYPE_CHECKING:
@@ -25,11 +26,19 @@ _COLUMNS = ("ID", "CreatedSince", "CreatedBy", "Size", "Comment")
 @click.option("-H", "--human/--no-human", default=True, help="Sizes and ages for people (the default).")
 @click.option("-q", "--quiet", "only_ids", is_flag=True, help="Print image IDs only.")
 @click.option("--no-trunc", is_flag=True, help="Print IDs and commands in full.")
+@plot_option
 @format_option
 @click.argument("image")
 @pass_app
-def history(app: App, human: bool, only_ids: bool, no_trunc: bool, form: str | None, image: str) -> None:
+def history(
+    app: App, human: bool, only_ids: bool, no_trunc: bool, plot: str | None, form: str | None, image: str
+) -> None:
     """Show how an image was made, newest step first."""
+    if plot is not None:
+        check_plot(plot, ("--format", form), ("--quiet", only_ids))
+        store = app.open()
+        write_plot(plot_history(image, store.history(image), store.identify(image), store.sharing()), plot)
+        return
     found = app.open().history(image)
     if only_ids and form in (None, "table"):
         lines(_id(step, no_trunc) for step in found)

@@ -7,8 +7,9 @@ import sys
 
 import click
 
-from ..errors import CasstoreError, InvalidReference, NotFound
+from ..errors import AmbiguousPrefix, CasstoreError, InvalidReference, NotFound
 from .base import App, Command, pass_app
+from .docker_types import typed
 from .output import lines
 from .template import Template, to_json
 from .units import visible
@@ -26,7 +27,7 @@ def inspect(app: App, context: click.Context, form: str | None, kind: str | None
     """Show all that is known of one or more images, a JSON array. The exit code is 1 if any is missing."""
     if kind not in (None, "", *_KINDS):
         raise CasstoreError(f'"{kind}" is not a valid value for --type')
-    template = Template(form) if form not in (None, "", "json") else None
+    template = Template(form, escapes=False) if form not in (None, "", "json") else None
     word = kind or ("image" if context.parent and context.parent.info_name == "image" else "object")
     store = app.open()
     found, failures = [], []
@@ -35,14 +36,11 @@ def inspect(app: App, context: click.Context, form: str | None, kind: str | None
             if word not in ("image", "object"):
                 raise NotFound(name)
             found.append(store.inspect(name))
-        except (NotFound, InvalidReference) as failure:
-            missing = str(failure).startswith("No such image") or word != "image"
-            failures.append(f"No such {word}: {name}" if missing else str(failure))
         except CasstoreError as failure:
-            failures.append(str(failure))
+            failures.append(f"No such {word}: {name}" if _is_missing(failure, word) else str(failure))
     if template is not None:
         # A template that does not fit one image fails for all, before anything is printed.
-        lines([template.render(facts) for facts in found] or [""])
+        lines([template.render(typed(facts)) for facts in found] or [""])
     elif form == "json":
         lines([to_json(found)])
     else:
@@ -51,3 +49,10 @@ def inspect(app: App, context: click.Context, form: str | None, kind: str | None
         print(f"Error: {visible(text)}", file=sys.stderr, flush=True)
     if failures:
         context.exit(1)
+
+
+def _is_missing(failure: CasstoreError, word: str) -> bool:
+    """What is no name of an image is no object either; of an image it is said what is wrong with it."""
+    if isinstance(failure, AmbiguousPrefix):
+        return False
+    return isinstance(failure, NotFound) or (isinstance(failure, InvalidReference) and word != "image")

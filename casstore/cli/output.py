@@ -29,14 +29,21 @@ def show(
         return
     kind, _, source = (form or "table").partition(" ")
     if kind == "table" and not source:
-        lines(aligned([[row[name] for name in columns] for row in _chain(headers, rows)]))
+        lines(aligned([[_cell(row[name]) for name in columns] for row in _chain(headers, rows)]))
     elif kind == "table":
         template = Template(source)
-        lines(aligned([template.render(row).split("\t") for row in _chain(headers, rows)]))
+        template.check(headers)
+        titles = Template(source, header=True).render(headers)
+        lines(aligned([titles.split("\t"), *(template.render(row).split("\t") for row in rows)]))
     else:
         template = Template(form or "")
-        template.render(headers)  # an unknown field is an error even where there is no row
+        template.check(headers)  # an unknown field is an error even where there is no row
         lines(template.render(row) for row in rows)
+
+
+def _cell(value: object) -> str:
+    """As a template prints it."""
+    return value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _chain(headers: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:

@@ -33,6 +33,7 @@ from .base import Group
         "blob": "blob:blob",
         "config": "config:config",
         "init": "init:init",
+        "completion": "completion:completion",
         "version": "version:version",
         "demo": "demo:demo",
     },

@@ -28,7 +28,9 @@ def run(argv: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         if "_CASSTORE_COMPLETE" in os.environ:
-            root.main(prog_name="casstore")  # the shell's completion, which click answers before it parses
+            from .completion import answer
+
+            return answer(root)
         call(argv)
         if sys.stdout is not None:
             with printing():

@@ -30,6 +30,12 @@ class Template:
         self._functions = _FUNCTIONS | (_HEADER if header else {})
         self._nodes = parse(source, frozenset(self._functions), escapes=escapes)
 
+    def check(self, row: Mapping[str, Any]) -> None:
+        """UsageError where the template names a field that `row` has not; of what lies in fields nothing is known."""
+        run = _Run(self._source, self._functions, row)
+        for operand in _of_the_row(self._nodes, True):
+            run.field(row, operand.fields[0], operand)
+
     def render(self, row: Mapping[str, Any]) -> str:
         """UsageError where a field does not exist or a function does not fit, LimitExceeded where it costs too much."""
         return _Run(self._source, self._functions, row).text(self._nodes)
@@ -165,10 +171,10 @@ class _Run:
             case _:
                 value = self._pipe(operand.value, dot)
         for name in operand.fields:
-            value = self._field(value, name, operand)
+            value = self.field(value, name, operand)
         return value
 
-    def _field(self, value: Any, name: str, operand: Operand) -> Any:
+    def field(self, value: Any, name: str, operand: Operand) -> Any:
         if not isinstance(value, Mapping):
             if value is None:
                 raise self._error(f"nil pointer evaluating {operand.text}", operand)
@@ -215,6 +221,24 @@ class _Run:
         text = operand.text if len(operand.text) <= 20 else operand.text[:20] + "..."
         where = f'template: :{line}:{column}: executing "" at <{text}>'
         return UsageError(f"template parsing error: {where}: {problem}", hint=hint)
+
+
+def _of_the_row(nodes: Iterable[Node], top: bool) -> Iterator[Operand]:
+    """The operands that name a field of the row: `.Field` while dot is the row (`top`), `$.Field` anywhere."""
+    for node in nodes:
+        if isinstance(node, Pipe | Branch):
+            yield from _in_pipe(node if isinstance(node, Pipe) else node.pipe, top)
+        if isinstance(node, Branch):
+            yield from _of_the_row(node.body, top and node.kind == "if")
+            yield from _of_the_row(node.otherwise, top)
+
+
+def _in_pipe(pipe: Pipe, top: bool) -> Iterator[Operand]:
+    for operand in (each for command in pipe.commands for each in command):
+        if operand.kind == "pipe":
+            yield from _in_pipe(operand.value, top)
+        elif operand.fields and ((operand.kind == "dot" and top) or operand.value == "$"):
+            yield operand
 
 
 # -- functions
@@ -387,4 +411,5 @@ _HEADER: dict[str, _Function] = {
     "upper": (1, 1, lambda title: title),
     "title": (1, 1, lambda title: title),
     "truncate": (2, 2, lambda title, count: title),
+    "slice": (1, 3, lambda title, *bounds: title),
 }

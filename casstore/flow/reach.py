@@ -14,7 +14,7 @@ those that follow will use up.) What would go beyond is stored again, in two ste
   beyond the bound, the whole run is refused, and comes again in pieces as large as a frame (split.py): these cost no
   more than they hold, however often and in whatever order they come back.
 
-It holds for the frames as they are at ingest; gc, which moves chunks, has a bound of its own (upkeep/repack.py).
+gc asks the same of each blob that it moves chunks of, before it does (upkeep/repack.py).
 """
 
 from __future__ import annotations
@@ -39,10 +39,12 @@ Cost = Callable[[int], Iterable[tuple[int, int]]]
 
 
 class Reach:
-    """One blob, from its begin to its end. `cost` is asked for each frame that is not among the recent ones."""
+    """One blob, from its begin to its end. `cost` is asked for each frame that is not among the recent ones; `free` is
+    in the place of FREE."""
 
-    def __init__(self, cost: Cost) -> None:
+    def __init__(self, cost: Cost, free: int | None = None) -> None:
         self._cost = cost
+        self._free = FREE if free is None else free
         self._recent: OrderedDict[int, tuple[int, int]] = OrderedDict()
         """Frame → (its bytes, the run that read it last), the oldest run first."""
         self._recent_bytes = 0
@@ -63,7 +65,7 @@ class Reach:
         old = np.flatnonzero(frames != NOWHERE)
         total = int(lengths.sum(dtype=np.uint64))
         decoded = self.decoded + total  # if all of them were stored again
-        most = FREE + FACTOR * (self.seen + total)
+        most = self._free + FACTOR * (self.seen + total)
         fetched: dict[int, int] = {}
         if len(old):
             names, which = np.unique(frames[old], return_inverse=True)
@@ -74,8 +76,8 @@ class Reach:
             # What cannot be moved comes first, then what is used best.
             for at in np.lexsort((-used / np.maximum(costs, 1.0), ~fixed)):
                 mine = {name: size for name, size in needs[at].items() if name not in fetched}
-                more = max(0, sum(mine.values()) - int(used[at]))
-                if not more or decoded + more <= most or (fixed[at] and force):
+                more = sum(mine.values()) - int(used[at])
+                if more <= 0 or decoded + more <= most or (fixed[at] and force):
                     decoded += more
                     fetched |= mine
                 elif fixed[at]:

@@ -135,6 +135,26 @@ def _places(packs: PackCache, uses: Sequence[Used], digests: U8) -> U64:
     return found.get(digests)
 
 
+class Reading:
+    """How a packed blob is read: which chunks its reader wants together, from its begin to its end, and where they are.
+
+    Damaged, NotFound: its recipe, or the table of a pack that it uses, cannot be read."""
+
+    def __init__(self, volume: Volume, info: BlobInfo) -> None:
+        self._packed = _Packed(volume.packs, Names(volume.file.chunk_digest), info)
+        self.packs: U32 = self._packed.pack_numbers
+        """For each entry of the recipe, literals first: which of the blob's uses it is in."""
+        self.addresses: U32 = self._packed.addresses
+
+    def runs(self) -> Iterator[tuple[np.ndarray, U32]]:
+        """Window by window: numbers of entries, each once, and how many bytes of each are wanted."""
+        size = self._packed.layout.size
+        for start in range(0, size, WINDOW):
+            pieces = self._packed.layout.pieces(Spans.one(start, min(start + WINDOW, size)))
+            entries, which = np.unique(pieces.chunk.astype(np.int64), return_inverse=True)
+            yield entries, np.bincount(which, weights=pieces.length).astype(np.uint32)
+
+
 class Ahead:
     """Threads that make windows before they are asked for, shared by the readers of one command."""
 
@@ -302,11 +322,12 @@ class BlobReader:
                 raise Damaged("the stored bytes do not have the blob's digest", what=str(self.info.digest))
             yield memoryview(data)[start:stop]
         elif place.state == "loose":
-            yield from self._loose(start, stop, check=check)
+            yield from self._loose(start, stop)
         else:
             yield from self._windows(start, stop, check=check, ahead=ahead)
 
-    def _loose(self, start: int, stop: int, *, check: bool) -> Iterator[memoryview]:
+    def _loose(self, start: int, stop: int) -> Iterator[memoryview]:
+        # Checked in a whole read too: its digest tells at the end only, and wrong bytes are out by then.
         place = self.info.place
         reader = self._volume.objects.open(place.key)
         try:
@@ -321,7 +342,7 @@ class BlobReader:
                 if len(piece) != min(SPOT_SPAN, self.size - at):
                     raise Damaged("loose blob is cut short", what=str(self.info.digest), offset=at + len(piece))
                 mark = at // SPOT_SPAN * SPOT_SIZE
-                if check and spot(piece) != self.info.spot[mark : mark + SPOT_SIZE]:
+                if spot(piece) != self.info.spot[mark : mark + SPOT_SIZE]:
                     raise Damaged("the stored bytes are wrong", what=str(self.info.digest), offset=at)
                 yield memoryview(piece)[max(start - at, 0) : stop - at]
         finally:

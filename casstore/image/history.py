@@ -16,13 +16,14 @@ from .resolve import Found, is_kept, parents_of
 
 class HistoryLine(NamedTuple):
     """A step. `id`: the image as it was after it, where the store has that image; `created`: RFC 3339 or ""; `size`:
-    bytes of the layer that the step made, 0 where it made none."""
+    bytes of the layer that the step made, 0 where it made none; `diffid`: that layer's."""
 
     id: Digest | None
     created: str
     created_by: str
     size: int
     comment: str
+    diffid: Digest | None = None
 
 
 def history(volume: Volume, text: str) -> list[HistoryLine]:
@@ -33,13 +34,14 @@ def history(volume: Volume, text: str) -> list[HistoryLine]:
 def _lines(tx: Tx, found: Found, raw: bytes) -> list[HistoryLine]:
     config = oci_config.parse(raw, str(found.image.config))
     layers = iter(config.diff_ids)
-    sizes = [0 if step.empty_layer else names.files_size(tx, next(layers)) for step in config.history]
+    made = [None if step.empty_layer else next(layers) for step in config.history]
+    sizes = [0 if one is None else names.files_size(tx, one) for one in made]
     ids = _ids(tx, found.image)
-    steps = list(zip(config.history, sizes, strict=True))[::-1]
+    steps = list(zip(config.history, sizes, made, strict=True))[::-1]
     ids += [None] * (len(steps) - len(ids))
     return [
-        HistoryLine(one, step.created, step.created_by, size, step.comment)
-        for one, (step, size) in zip(ids, steps, strict=False)
+        HistoryLine(one, step.created, step.created_by, size, step.comment, diffid)
+        for one, (step, size, diffid) in zip(ids, steps, strict=False)
     ]
 
 

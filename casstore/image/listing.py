@@ -17,6 +17,7 @@ from .patterns import compile_pattern
 from .resolve import UNTAGGED, image_of, is_kept, no_such_image, resolve
 
 Filters = Sequence[tuple[str, str]]
+_NO_TIME = "0001-01-01T00:00:00Z"
 _IN_UTC = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(?:Z|[+-]00:00)")
 
 
@@ -47,8 +48,10 @@ def images(
 
 
 def moment(created: str) -> tuple[str, str]:
-    """A key that orders RFC 3339 times in UTC; others come last."""
+    """A key that orders RFC 3339 times in UTC; others come last, and with them the time that Go has for none."""
     found = _IN_UTC.fullmatch(created)
+    if created == _NO_TIME:
+        return "", ""
     if found:
         return found[1], (found[2] or "").ljust(9, "0")
     try:

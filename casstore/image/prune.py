@@ -6,23 +6,19 @@ import json
 import re
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from ..errors import CasstoreError, Conflict
-from ..store import names
+from ..errors import CasstoreError
 from ..store.catalog import Tx
 from ..store.disk import alone
 from ..store.volume import Volume
 from .listing import Filters, ImageSummary, listed, moment
-from .removal import Removal, Step
+from .removal import Removal, Step, carry_out
 from .resolve import resolve
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SPAN = rf"([0-9]{{1,15}}(?:[.][0-9]{{1,15}})?)({'|'.join(_UNITS)})"
-TURNS = 16
-"""How often a plan is made anew when others change names meanwhile."""
 
 
 class PruneReport(NamedTuple):
@@ -43,21 +39,13 @@ def prune(
     `key=value`), `dangling`.
     """
     wanted = _Wanted(everything, filters, time.time() if now is None else now)
-    with ExitStack() as stack:
-        if not dry_run:
-            stack.enter_context(alone(volume.objects.root, "a prune operation is already running"))
-        for turn in range(TURNS):
-            with volume.catalog.read() as tx:
-                state = names.state(tx)
-                plan = _plan(volume, tx, wanted)
-            try:
-                if plan.steps and not dry_run:
-                    plan.execute(volume.catalog, planned=state)
-                break
-            except Conflict:
-                if turn == TURNS - 1:
-                    raise
+    if dry_run:
+        with volume.catalog.read() as tx:
+            plan = _plan(volume, tx, wanted)
         return PruneReport(plan.steps, plan.reclaimed)
+    with alone(volume.objects.root, "a prune operation is already running"):
+        plan = carry_out(volume, lambda tx: _plan(volume, tx, wanted))
+    return PruneReport(plan.steps, plan.reclaimed)
 
 
 def _plan(volume: Volume, tx: Tx, wanted: _Wanted) -> Removal:

@@ -6,7 +6,7 @@ from the top. What a plan has taken counts as gone for all that it plans after t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from ..digest import Digest
@@ -15,7 +15,7 @@ from ..model import ImageRow, TagRow
 from ..oci import config as oci_config
 from ..oci import ids, reference
 from ..store import names, protocol, query
-from ..store.catalog import Catalog, Tx
+from ..store.catalog import Tx
 from ..store.volume import Volume
 from .content import read_document
 from .resolve import UNTAGGED, Found, is_kept, parents_of, references, targets
@@ -26,6 +26,28 @@ class Step(NamedTuple):
 
     verb: str
     text: str
+
+
+TURNS = 16
+"""How often a plan is made anew when others change names meanwhile."""
+
+
+def carry_out(volume: Volume, plan: Callable[[Tx], Removal]) -> Removal:
+    """Plan and execute; what is told of it is what was done. Conflict where names never rest."""
+    turns = TURNS
+    while True:
+        turns -= 1
+        with volume.catalog.read() as tx:
+            state = names.state(tx)
+            made = plan(tx)
+        if not made.steps:
+            return made
+        try:
+            made.execute(state)
+            return made
+        except Conflict:
+            if not turns:
+                raise
 
 
 class Removal:
@@ -73,10 +95,10 @@ class Removal:
             self._take(one)
         self._delete(image, {one.target for one in refs})
 
-    def execute(self, catalog: Catalog, *, planned: str | None = None) -> None:
+    def execute(self, planned: str | None) -> None:
         """Carry it out, in one transaction. `planned`: see `protocol.untag`."""
         kept = [(digest, UNTAGGED) for digest in self._hidden]
-        protocol.untag(catalog, self._tags, pins=self._pins, kept=kept, planned=planned)
+        protocol.untag(self._volume.catalog, self._tags, pins=self._pins, kept=kept, planned=planned)
 
     # -- the state of things, once what is planned so far is done
 

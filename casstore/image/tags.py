@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from ..errors import CasstoreError
 from ..oci import reference
 from ..store import protocol
-from ..store.catalog import Catalog
+from ..store.catalog import Catalog, Tx
 from ..store.volume import Volume
-from .removal import Removal, Step
+from .removal import Removal, Step, carry_out
 from .resolve import UNTAGGED, resolve
 
 
@@ -31,12 +31,13 @@ def remove(volume: Volume, given: Iterable[str], *, force: bool = False, prune: 
 
 
 def _remove(volume: Volume, name: str, force: bool, prune: bool) -> list[Step]:
-    with volume.catalog.read() as tx:
+    def plan(tx: Tx) -> Removal:
         found = resolve(tx, name)
         removal = Removal(volume, tx, prune=prune)
         if found.tag is not None:
             removal.by_tag(found, found.tag)
         else:
             removal.by_id(found.image, force=force)
-    removal.execute(volume.catalog)
-    return removal.steps
+        return removal
+
+    return carry_out(volume, plan).steps

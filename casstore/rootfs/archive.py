@@ -191,8 +191,6 @@ def _record(key: bytes, value: bytes) -> bytes:
 def _map(node: Node, path: bytes, records: dict[bytes, bytes]) -> bytes:
     """A sparse file's map, as it stands before the data, and the records that tell of it."""
     extents = node.extents or ()
-    if not all(length for _, length in extents[:-1]):
-        extents = tuple(one for one in extents if one[1])
     records[b"GNU.sparse.major"] = b"1"
     records[b"GNU.sparse.minor"] = b"0"
     records[b"GNU.sparse.name"] = path

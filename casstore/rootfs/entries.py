@@ -209,6 +209,7 @@ def _take_map(content: LayerContent, entry: Entry, node: Node) -> None:
         at = offset + length
     if node.data - entry.data + node.stored != entry.stored:
         raise refuse(content, entry, "invalid sparse map: it does not cover what the archive holds")
+    node.extents = tuple(one for one in node.extents if one[1])  # some end with an empty one
 
 
 def _pairs(content: LayerContent, entry: Entry, numbers: Sequence[int]) -> Extents:

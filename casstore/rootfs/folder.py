@@ -162,7 +162,7 @@ class _Writer:
             except OSError as error:
                 if error.errno not in _REFUSED or node.kind == FIFO:
                     raise
-                self._told.devices.append(shown(path))
+                self._told.devices.append(_name(path))
                 return
             self._by_name(path, name, node, folder)
         self._names[node] = path
@@ -183,8 +183,8 @@ class _Writer:
                 os.close(at)
 
     def _shut_folders(self) -> None:
-        """The modes that were put off, what is below first."""
-        for path, mode in reversed(self._shut):
+        """The modes that were put off."""
+        for path, mode in self._shut:  # what is below was left first
             try:
                 with self._opened(path.split(b"/") if path else ()) as folder:
                     os.fchmod(folder, mode)
@@ -208,7 +208,7 @@ class _Writer:
         if self._privileged:
             self._allowed(self._told.owners, path, os.fchown, handle, node.uid, node.gid)
         elif (node.uid, node.gid) != (os.geteuid(), os.getegid()):
-            self._told.owners.append(shown(path))
+            self._told.owners.append(_name(path))
         for key, value in node.xattrs.items():
             self._allowed(self._told.xattrs, path, os.setxattr, handle, key, value)
         mode = node.mode
@@ -224,7 +224,7 @@ class _Writer:
             chown = partial(os.chown, dir_fd=folder, follow_symlinks=False)
             self._allowed(self._told.owners, path, chown, name, node.uid, node.gid)
         elif (node.uid, node.gid) != (os.geteuid(), os.getegid()):
-            self._told.owners.append(shown(path))
+            self._told.owners.append(_name(path))
         if node.xattrs:
             setxattr = partial(os.setxattr, follow_symlinks=False)
             for key, value in node.xattrs.items():
@@ -244,8 +244,8 @@ class _Writer:
         except OSError as error:
             if error.errno not in _REFUSED and not (told is self._told.xattrs and error.errno in _TOO_MUCH):
                 raise
-            if not told or told[-1] != shown(path):
-                told.append(shown(path))
+            if not told or told[-1] != _name(path):
+                told.append(_name(path))
 
 
 def _all(handle: int, data: Buffer) -> None:
@@ -254,7 +254,11 @@ def _all(handle: int, data: Buffer) -> None:
         view = view[os.write(handle, view) :]
 
 
+def _name(path: bytes) -> str:
+    return shown(path) or "/"
+
+
 def _failed(error: OSError, path: bytes) -> CasstoreError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OutOfSpace("no space left", what=shown(path))
-    return CasstoreError(error.strerror or "cannot be made", what=shown(path))
+        return OutOfSpace("no space left", what=_name(path))
+    return CasstoreError(error.strerror or "cannot be made", what=_name(path))

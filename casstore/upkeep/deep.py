@@ -24,6 +24,10 @@ KEEP = 24
 """Frames kept uncompressed as possible bases (4 MiB each)."""
 LEAST = 256 << 10
 """A frame may end at a layer's end only from this size on."""
+TARGET = MAX_FRAME
+"""Uncompressed bytes of a frame."""
+_BASE = 1 << 62
+_PLANNED = 1 << 61
 
 
 class DeepFrames:
@@ -39,16 +43,32 @@ class DeepFrames:
         self._similar = Similar()
         self._bases: OrderedDict[int, bytes] = OrderedDict()
         self._pack = -1
-        self._buffer = bytearray(MAX_FRAME)
+        self._buffer = bytearray(TARGET)
         self._fill = 0
         self._slot: Slot | None = None
         self._parts: list[tuple[U8, U32, U32]] = []
-        self._sizes: dict[int, int] = {}
+        self._costs: dict[int, list[tuple[int, int]]] = {}
+        self._lean = True
 
-    def size_of(self, name: int) -> int:
-        """What is decoded to read from a frame (bytes, its base included), as far as it is filled. `name`: the pack's
-        number on the shelf << 10 | the frame's."""
-        return self._sizes.get(name, MAX_FRAME)
+    def cost(self, name: int) -> list[tuple[int, int]]:
+        """reach.Cost of a frame. `name`: the pack's number on the shelf << 10 | the frame's, or what `plan` said. One
+        that is not complete counts as full, and as leaning on a base that nothing else leans on."""
+        return self._costs.get(name) or [(name, TARGET), *([(name | _BASE, TARGET)] if self._lean else [])]
+
+    def plan(self, lengths: U32) -> U64:
+        """In which frames chunks of these lengths would come to lie, were they appended now."""
+        names = np.empty(len(lengths), np.uint64)
+        ends = np.cumsum(lengths, dtype=np.uint64)
+        done, fill, before, number = 0, self._fill, 0, 0
+        name = _PLANNED if self._slot is None else _name(self._slot)
+        while done < len(ends):
+            fits = int(np.searchsorted(ends, np.uint64(before + TARGET - fill), side="right"))
+            names[done:fits] = name
+            if fits:
+                done, before = fits, int(ends[fits - 1])
+            fill, number = 0, number + 1
+            name = _PLANNED | number
+        return names
 
     def add(self, buffer: Buffer, starts: U64, lengths: U32, digests: U8) -> tuple[U64, U64]:
         """Append chunks; returns the number of the pack on the shelf and the address of each."""
@@ -59,7 +79,7 @@ class DeepFrames:
             if self._slot is None:
                 self._slot = self.shelf.open_frame()
             reach = np.cumsum(lengths[done:], dtype=np.uint64) + np.uint64(self._fill)
-            fits = int(np.searchsorted(reach, MAX_FRAME, side="right"))
+            fits = int(np.searchsorted(reach, TARGET, side="right"))
             if not fits:
                 self.flush()
                 continue
@@ -73,12 +93,19 @@ class DeepFrames:
             done += fits
         return packs, addresses
 
+    def may_lean(self, lean: bool) -> None:
+        """Whether the frames that begin from here on may lean on others."""
+        if lean != self._lean:
+            self.flush()
+            self._lean = lean
+
     def end_layer(self) -> None:
         """A layer ends here: what follows rather begins a frame of its own."""
         if self._fill >= LEAST:
             self.flush()
 
     def flush(self) -> None:
+        """End the frame."""
         if self._slot is None or not self._fill:
             return
         slot, raw = self._slot, bytes(memoryview(self._buffer)[: self._fill])
@@ -89,7 +116,7 @@ class DeepFrames:
             self._similar.forget()
             self._bases.clear()
         names, lengths = self._similar.pieces(raw)
-        base = self._similar.best(names, lengths)
+        base = self._similar.best(names, lengths) if self._lean else None
         prefix = self._bases.get(base) if base is not None else None
         if prefix is None:
             base = None
@@ -99,8 +126,10 @@ class DeepFrames:
                 self._bases.popitem(last=False)
         elif base is not None:
             self._bases.move_to_end(base)
-        name = slot.pack << 10 | slot.number
-        self._sizes[name] = len(raw) + (len(prefix) if prefix is not None else 0)
+        name = _name(slot)
+        self._costs[name] = [(name, len(raw))]
+        if base is not None and prefix is not None:
+            self._costs[name].append((_name(slot._replace(number=base)), len(prefix)))
         self._room.acquire()
         self._futures = [f for f in self._futures if not f.done() or f.exception() is not None]
         self._futures.append(self._pool.submit(self._make, slot, raw, base, prefix, columns))
@@ -130,3 +159,7 @@ class DeepFrames:
     def stop(self) -> None:
         """Stop the pool, whatever is left to do."""
         self._pool.shutdown(cancel_futures=True)
+
+
+def _name(slot: Slot) -> int:
+    return slot.pack << 10 | slot.number

@@ -8,16 +8,20 @@ done no harm and is repeated.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 from ..digest import Digest
-from ..errors import NotFound
+from ..errors import BadInput, Damaged, DigestMismatch, NotFound
+from ..flow.loose import known_loose
+from ..flow.source import RangeSource
 from ..format.pack import DataTable, Record, RecordKind
 from ..model import BlobInfo, Progress
 from ..store import damage, protocol, query, references
 from ..store.damage import Rot
 from ..store.epoch import turn_epoch
 from ..store.leases import Lease
+from ..store.objects import ObjectReader
 from ..store.packs import Pack
 from ..store.volume import Volume
 from . import documents, segments
@@ -93,7 +97,7 @@ class Mend:
             damage.mark_rot(self._volume.catalog, rot)
             return
         if row.kind == "blob":
-            sound = reader.size == row.size and any(self._reads(info) for info in self._users(key))
+            sound = reader.size == row.size and any(self._is_verbatim(reader, info) for info in self._users(key))
             self._opaque.update(() if sound else (key,))
         else:
             found = survey(self._volume, reader, row.kind, frames=True, stop=self._stop)
@@ -107,6 +111,13 @@ class Mend:
             damage.mark_sound(self._volume.catalog, (), [key])
         else:
             damage.mark_rot(self._volume.catalog, rot)
+
+    def _is_verbatim(self, reader: ObjectReader, info: BlobInfo) -> bool:
+        """Is the file this blob, whatever the catalog says of its parts?"""
+        with contextlib.suppress(DigestMismatch, Damaged, NotFound, BadInput):
+            known_loose(RangeSource(reader), info.digest, reader.key)
+            return True
+        return False
 
     def _recovered(self, found: Survey, kind: str) -> Survey:
         """A pack whose table is lost, with another in its place as far as one can be made."""
@@ -150,6 +161,8 @@ class Mend:
             if not self._reads(info):
                 other = places.elsewhere(info, self._stop) if places is not None else None
                 if other is not None:
+                    if other.place.state == "loose":  # all of it was read; who read it by a wrong row blamed the file
+                        damage.mark_sound(volume.catalog, (), [other.place.key])
                     protocol.commit(volume.catalog, self._lease.id, [other])
             elif clean:
                 damage.mark_sound(volume.catalog, [info])

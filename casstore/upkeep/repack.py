@@ -1,7 +1,8 @@
 """Rewriting data packs: what is live in worn or lightly packed ones goes into deep packs, and the blobs' edges follow.
 
 Packs are taken in groups. Within a group the blobs come in order of size, so that versions of one layer stand side by
-side; each gives its chunks in the order in which they lie, once. PROTOCOL.md: repack.
+side; each gives its chunks in the order in which they lie, once. What a reader of it would have to decode is bounded as
+at ingest, and known before anything is written: what would be too far is stored again. PROTOCOL.md: repack.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from ..digest import Digest
-from ..errors import Damaged
+from ..errors import Damaged, NotFound
 from ..flow.ingest import intervals
 from ..flow.naming import Names
+from ..flow.reach import Reach
 from ..kernels import table
-from ..model import FRAME_BITS, MAX_FRAME, U8, U32, U64, Used
+from ..model import FRAME_BITS, MAX_FRAME, U8, U32, U64, BlobInfo, Mask, Used
 from ..store import protocol, query, rewrite
 from ..store.index import encode_segment
 from ..store.leases import Lease
@@ -28,17 +31,20 @@ from ..store.query import ObjectRow
 from ..store.rewrite import Move
 from ..store.volume import Volume
 from .deep import DeepFrames
+from .reading import Reading
 
 SMALL = DATA_TARGET // 4
 """A pack smaller than this is merged with others (bytes)."""
+FULL = 256 << 20
+"""One that holds this much is not, however well it compresses: it may have all the frames that a pack can (bytes)."""
 DEAD = 0.25
 """Share of a pack's content that must be dead for a deep pack to be rewritten."""
 GROUP = 16
 """Packs rewritten together."""
-AMPLIFICATION = 2.0
-"""What restoring a blob may decode, as a multiple of its chunks' bytes, before chunks are stored again for it."""
+ROUNDS = 8
+"""How often a blob is read in thought, each time with more chunks stored again for it, before all of them are."""
 BATCH = 64
-"""Edges moved in one transaction."""
+"""Edges moved in one transaction, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,25 @@ class Worn:
     row: ObjectRow
     live: int
     reason: str
+
+
+class _Part(NamedTuple):
+    """What one blob uses of a pack of the group. `at`: which of the blob's uses that is."""
+
+    at: int
+    use: Used
+    digests: U8
+    addresses: U32
+    lengths: U32
+
+
+class _Edge(NamedTuple):
+    """One blob's edge to a pack of the group, and where its chunks are now: pack on the shelf << 32 | address."""
+
+    digest: Digest
+    use: Used
+    values: U64
+    lengths: U32
 
 
 def measure(volume: Volume, key: str) -> int:
@@ -76,7 +101,7 @@ def plan(volume: Volume) -> tuple[list[Worn], list[tuple[str, int]]]:
             worn.append(Worn(row, live, f"{dead:.0%} dead"))
         else:
             fine.append((row.key, row.dirty))
-            if row.size < SMALL:
+            if row.size < SMALL and row.chunk_bytes < FULL:
                 small.append(Worn(row, live, "small"))
     if len(small) + len(worn) > 1 and small:
         worn += small
@@ -107,7 +132,6 @@ class Repack:
         with Lease(volume.catalog, volume.objects, "gc: repack") as lease:
             seen = protocol.name_objects(volume.catalog, lease.id, self._keys)
             keys = [key for key in self._keys if key in seen]
-            users = self._users(keys)
             shelf = PackShelf(
                 volume.objects,
                 lease.id,
@@ -116,12 +140,11 @@ class Repack:
             )
             frames = DeepFrames(shelf, Names(volume.file.chunk_digest), self._codec, len(os.sched_getaffinity(0)))
             try:
-                moves: list[tuple[Digest, str, U32, U64, U32]] = []
-                for digest, uses in users:
+                moves: list[list[_Edge]] = []
+                for digest in self._users(keys):
                     self._check()
                     lease.check()
-                    moves += self._blob(frames, digest, uses)
-                    frames.end_layer()
+                    moves.append(self._blob(frames, keys, digest))
                 frames.close()
                 sealed = shelf.seal()
                 objects = [NewObject(p.key, p.size, p.chunk_bytes, deep=True) for p in sealed]
@@ -138,87 +161,118 @@ class Repack:
                 frames.stop()
                 shelf.close()
 
-    def _users(self, keys: Sequence[str]) -> list[tuple[Digest, dict[str, U32]]]:
-        """Live blobs with what they use of the group's packs, the largest first."""
-        found: dict[Digest, dict[str, U32]] = {}
+    def _users(self, keys: Sequence[str]) -> list[Digest]:
+        """Live blobs that use a pack of the group, the largest first."""
         with self._volume.catalog.read() as tx:
-            for key in keys:
-                for digest, used in query.users(tx, key):
-                    found.setdefault(digest, {})[key] = used
+            found = {digest for key in keys for digest, _ in query.users(tx, key)}
             sizes = {digest: tx.value("SELECT size FROM blob WHERE digest = ?", (digest.raw,)) or 0 for digest in found}
-        return sorted(found.items(), key=lambda one: (-sizes[one[0]], one[0]))
+        return sorted(found, key=lambda one: (-sizes[one], one))
 
-    def _blob(
-        self, frames: DeepFrames, digest: Digest, uses: dict[str, U32]
-    ) -> list[tuple[Digest, str, U32, U64, U32]]:
-        """Place the chunks that a blob uses of the group; returns for each pack what the blob's edge becomes."""
-        parts = [(key, used, *self._volume.packs.pack(key).within(used)) for key, used in uses.items()]
-        names = np.concatenate([part[2] for part in parts])
-        fresh = self._placed.claim(names)
-        again = self._too_scattered(frames, names[~fresh], np.concatenate([part[4] for part in parts])[~fresh])
-        take = fresh.copy()
-        take[np.flatnonzero(~fresh)[again]] = True
-        at = 0
-        for key, _, digests, addresses, lengths in parts:
-            mine = take[at : at + len(digests)]
-            at += len(digests)
-            # Two copies of one chunk within the group: the first is enough.
-            _, first = np.unique(digests[mine], axis=0, return_index=True)
-            chosen = np.flatnonzero(mine)[np.sort(first)] if mine.any() else np.empty(0, np.int64)
-            self._copy(frames, key, digests[chosen], addresses[chosen], lengths[chosen])
-        return [(digest, key, used, self._placed.get(digests), lengths) for key, used, digests, _, lengths in parts]
-
-    def _too_scattered(self, frames: DeepFrames, digests: U8, lengths: U32) -> np.ndarray:
-        """Which of a blob's chunks, all placed for earlier blobs, should be stored again next to each other: those in
-        frames of which it uses least, until restoring it decodes no more than AMPLIFICATION times its bytes."""
+    def _blob(self, frames: DeepFrames, keys: Sequence[str], digest: Digest) -> list[_Edge]:
+        """Place the chunks that a blob uses of the group; returns what becomes of its edges to the group's packs."""
+        with self._volume.catalog.read() as tx:
+            info = query.find_blob(tx, digest)
+        uses = [] if info is None else [(at, use) for at, use in enumerate(info.place.uses) if use.key in keys]
+        if info is None or not uses:
+            return []
+        parts = [_Part(at, use, *self._volume.packs.pack(use.key).within(use.intervals)) for at, use in uses]
+        digests = np.concatenate([part.digests for part in parts])
+        lengths = np.concatenate([part.lengths for part in parts])
         values = self._placed.get(digests)
-        again = np.zeros(len(digests), np.bool_)
-        known = values < table.MISSING
-        frame, which = np.unique(values[known] >> np.uint64(FRAME_BITS), return_inverse=True)
-        if not len(frame):
-            return again
-        used = np.bincount(which, weights=lengths[known], minlength=len(frame))
-        raw = np.array([frames.size_of(int(name)) for name in frame], np.float64)
-        order = np.argsort(used / raw)
-        decoded, total = float(raw.sum()), float(used.sum())
-        drop = np.zeros(len(frame), np.bool_)
-        for one in order:
-            if decoded <= AMPLIFICATION * total:
+        take = self._chosen(frames, info, parts, values, lengths)
+        apart = take is None
+        if take is None:
+            take = np.ones(len(values), np.bool_)
+            frames.may_lean(False)
+            frames.flush()
+        at = 0
+        for part in parts:
+            mine = slice(at, at + len(part.lengths))
+            self._copy(frames, part, take[mine], values[mine], apart=apart)
+            at = mine.stop
+        frames.may_lean(True)
+        frames.end_layer()
+        self._placed.set(digests[take], values[take])
+        ends = np.cumsum([len(part.lengths) for part in parts])[:-1]
+        return [
+            _Edge(digest, part.use, to, part.lengths) for part, to in zip(parts, np.split(values, ends), strict=True)
+        ]
+
+    def _chosen(
+        self, frames: DeepFrames, info: BlobInfo, parts: Sequence[_Part], values: U64, lengths: U32
+    ) -> Mask | None:
+        """Which chunks of a blob are stored for it: those that are in no new frame yet, and those that lie too far from
+        each other there (flow/reach.py). None: all of them, in frames of its own that hold what the old ones held of
+        it; then a reader has to decode no more than before, while with large frames it would be too much."""
+        take: Mask = values == table.MISSING
+        try:
+            reading = Reading(self._volume, info, [(part.at, part.addresses.astype(np.uint64)) for part in parts])
+        except (Damaged, NotFound):
+            return None  # not of this group's packs: those could be read
+        lean = True
+        shared = np.flatnonzero(~take)
+        alone = Reach(lambda name: [(name, sum(size for _, size in frames.cost(name)))], free=0)
+        take[shared] = alone.judge(
+            values[shared] >> np.uint64(FRAME_BITS), lengths[shared], np.ones(len(shared), np.bool_), force=True
+        )
+        for _ in range(ROUNDS):
+            places = values >> np.uint64(FRAME_BITS)
+            places[take] = frames.plan(lengths[take])
+            far = reading.too_far(places, ~take, frames.cost, self._check)
+            if far is None and lean:
+                lean = False
+                frames.may_lean(lean)
+            elif far is None:
                 break
-            drop[one] = True
-            decoded -= raw[one] - used[one]
-        again[np.flatnonzero(known)[drop[which]]] = True
-        return again
+            elif not far.any():
+                return take
+            else:
+                take = take | far
+        return None
 
-    def _copy(self, frames: DeepFrames, key: str, digests: U8, addresses: U32, lengths: U32) -> None:
-        if not len(addresses):
-            return
-        number = addresses >> np.uint32(FRAME_BITS)
-        heads = np.flatnonzero(np.diff(number.astype(np.int64), prepend=-1))
-        for begin, end in zip(heads, np.append(heads[1:], len(number)), strict=True):
-            one = int(number[begin])
-            raw = self._volume.packs.frames(key, [one])[one]
-            part = slice(int(begin), int(end))
-            offsets = (addresses[part] & np.uint32(MAX_FRAME - 1)).astype(np.uint64)
-            packs, places = frames.add(raw, offsets, lengths[part], digests[part])
-            self._placed.set(digests[part], packs << np.uint64(32) | places)
+    def _copy(self, frames: DeepFrames, part: _Part, take: Mask, values: U64, *, apart: bool) -> None:
+        """Store chunks of an old pack; `values` gets where. `apart`: a new frame holds no more than was decoded for any
+        of its chunks before."""
+        chosen = np.flatnonzero(take)
+        numbers = part.addresses[chosen] >> np.uint32(FRAME_BITS)
+        filled = most = 0
+        for group in np.split(chosen, np.flatnonzero(np.diff(numbers)) + 1) if len(chosen) else ():
+            number = int(part.addresses[group[0]] >> np.uint32(FRAME_BITS))
+            raw = self._volume.packs.frames(part.use.key, [number])[number]
+            size = int(part.lengths[group].sum(dtype=np.uint64))
+            if apart and filled + size > min(most, len(raw)):
+                frames.flush()
+                filled = 0
+            most = min(most, len(raw)) if filled else len(raw)
+            filled += size
+            offsets = (part.addresses[group] & np.uint32(MAX_FRAME - 1)).astype(np.uint64)
+            packs, places = frames.add(raw, offsets, part.lengths[group], part.digests[group])
+            values[group] = packs << np.uint64(32) | places
+        if apart:
+            frames.flush()
 
-    def _move(self, lease: Lease, shelf: PackShelf, moves: Sequence[tuple[Digest, str, U32, U64, U32]]) -> int:
-        done = 0
-        for at in range(0, len(moves), BATCH):
-            self._check()
-            batch = []
-            for digest, old, used, values, lengths in moves[at : at + BATCH]:
-                if len(values) and int(values.max()) >= table.MISSING:
-                    raise Damaged("a chunk was not copied", what=old)
-                slots = values >> np.uint64(32)
-                to = tuple(
-                    Used(
-                        shelf.key_of(int(slot)),
-                        intervals(values[slots == slot] & np.uint64(0xFFFFFFFF), lengths[slots == slot]),
-                    )
-                    for slot in np.unique(slots)
-                )
-                batch.append(Move(digest, old, used, to))
-            done += len(rewrite.repack_move(self._volume.catalog, lease.id, batch))
+    def _move(self, lease: Lease, shelf: PackShelf, moves: Sequence[Sequence[_Edge]]) -> int:
+        done, batch = 0, list[Move]()
+        for number, edges in enumerate(moves, 1):
+            # All of a blob's edges at once: what it decodes was counted with all of them moved.
+            batch += [_moved(shelf, edge) for edge in edges]
+            if len(batch) >= BATCH or number == len(moves):
+                self._check()
+                done += len(rewrite.repack_move(self._volume.catalog, lease.id, batch))
+                batch.clear()
         return done
+
+
+def _moved(shelf: PackShelf, edge: _Edge) -> Move:
+    digest, (old, used), values, lengths = edge
+    if len(values) and int(values.max()) >= table.MISSING:
+        raise Damaged("a chunk was not copied", what=old)
+    slots = values >> np.uint64(32)
+    to = tuple(
+        Used(
+            shelf.key_of(int(slot)),
+            intervals(values[slots == slot] & np.uint64(0xFFFFFFFF), lengths[slots == slot]),
+        )
+        for slot in np.unique(slots)
+    )
+    return Move(digest, old, used, to)

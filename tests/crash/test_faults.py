@@ -89,6 +89,7 @@ WRITES = [
     ("blob", "put", "{inputs}/blob"),
     ("tag", "app:1", "more:1"),
     ("rmi", "app:1"),
+    ("image", "prune", "-a", "-f"),
     ("config", "set", "pack.after", "2h"),
     ("gc", "--grace", "0"),
     ("check", "--repair"),
@@ -105,6 +106,9 @@ READS = [
     ("check", "--read-data"),
     ("save", "app:1"),
     ("save", "--format", "oci-archive", "base:1"),
+    ("history", "app:1"),
+    ("inspect", "app:1"),
+    ("image", "prune", "-a", "--dry-run"),
 ]
 
 

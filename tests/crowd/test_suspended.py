@@ -187,6 +187,7 @@ COMMANDS = {
         lambda store, _: store.tag("here:1", "tagged:1"), lambda expected: expected.point("tagged:1", HERE[1])
     ),
     "rmi": rmi("here:2"),
+    "image prune": Command(lambda store, _: store.prune()),
     "gc": Command(lambda store, _: store.gc(grace=0.0)),
     "check": check(),
     "check --read-data": check(read_data=True),

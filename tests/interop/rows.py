@@ -41,6 +41,19 @@ def _odd_sizes() -> bytes:
 
 
 BELOW = files({"below": b"b" * 1000})
+
+
+def _alike() -> tuple[sample.Image, sample.Image]:
+    """Two images whose IDs begin with the same four digits; the lesser ID first."""
+    seen: dict[str, sample.Image] = {}
+    for number in range(10_000):
+        one = sample.image("alike", [f"like:{number}"], [BELOW], comment=str(number))
+        other = seen.setdefault(one.id[7:11], one)
+        if other is not one:
+            return (one, other) if one.id < other.id else (other, one)
+    raise AssertionError("no two of ten thousand begin alike")
+
+
 A = sample.image(
     "a",
     ["a:1", "a:2", "team/a:latest"],
@@ -63,7 +76,19 @@ NAMELESS = sample.image(
 SIZES = sample.image("sizes", ["sizes:1"], [_odd_sizes()], created=MADE)
 ZERO = sample.image("zero", ["zero:1"], [b""], created="0001-01-01T00:00:00Z")
 SAME = sample.image("same", ["a:0", "z:0"], [files({"s": b"s"})], created=MADE)
-IMAGES = {"A": A, "B": B, "BASE": BASE, "CHILD": CHILD, "N": NAMELESS, "SIZES": SIZES, "ZERO": ZERO, "SAME": SAME}
+LIKE, ALIKE = _alike()
+IMAGES = {
+    "A": A,
+    "B": B,
+    "BASE": BASE,
+    "CHILD": CHILD,
+    "N": NAMELESS,
+    "SIZES": SIZES,
+    "ZERO": ZERO,
+    "SAME": SAME,
+    "LIKE": LIKE,
+    "ALIKE": ALIKE,
+}
 
 
 def archive(names: tuple[str, ...]) -> bytes:
@@ -85,6 +110,7 @@ def words() -> dict[str, str]:
         chains = chain_ids([Digest.parse(each) for each in one.diff_ids])
         found |= {f"{name}{depth}": str(chain) for depth, chain in enumerate(chains)}
     days = (datetime.now(UTC) - datetime.fromisoformat(MADE)).days
+    found |= {"begin": LIKE.id[7:11], "liketag": LIKE.tags[0]}
     return found | {"ago": f"{days // 365} years ago", "long": "t" * 129, "hex": "0" * 64}
 
 
@@ -312,6 +338,30 @@ INSPECTIONS = [
     ),
 ]
 
+_AMBIGUOUS = 'Error: ambiguous image ID prefix "{begin}": matches {like}, {alike}\n'
+_UNLIKE = "docker says that there is no such image"
+AMBIGUITIES = [
+    Row(
+        f"{argv[0]} of the beginning of two IDs",
+        ("LIKE", "ALIKE"),
+        (*argv, "{begin}"),
+        "[]\n" if argv[0] == "inspect" else "",
+        _AMBIGUOUS,
+        1,
+        because=_UNLIKE,
+    )
+    for argv in (("history",), ("inspect",), ("rmi",), ("rmi", "-f"))
+]
+AMBIGUITIES.append(
+    Row(
+        "a name beats the beginning of two IDs",
+        ("LIKE", "ALIKE"),
+        ("inspect", "-f", "{{.Id}}", "{begin}"),
+        "{LIKE}\n",
+        before=(("tag", "{liketag}", "{begin}:latest"),),
+    )
+)
+
 TAGGED = ("inspect", "-f", "{{json .RepoTags}}")
 _BAD_TARGET = 'Error: Error parsing reference: "%s" is not a valid repository/tag: invalid reference format'
 TAGS = [
@@ -529,6 +579,7 @@ TABLE = {
     "images": LISTS,
     "history": HISTORIES,
     "inspect": INSPECTIONS,
+    "ambiguous": AMBIGUITIES,
     "tag": TAGS,
     "rmi": REMOVALS,
     "prune": PRUNES,

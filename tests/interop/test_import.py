@@ -18,6 +18,7 @@ from changes import BEYOND, DOCKERS, Outcome
 from running import Cas, Rows
 
 from casstore import api
+from casstore.errors import BadInput
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -75,7 +76,7 @@ def test_changes_are_the_images_configuration(cas: Cas, root: Path) -> None:
 def test_a_bad_change_is_told_before_anything_is_read(store: api.Store, change: str, problem: str) -> None:
     fetched: list[str] = []
     for source in ("/nosuch", "http://127.0.0.1:1/nosuch"):
-        with pytest.raises(Exception, match=r"") as told:
+        with pytest.raises(BadInput) as told:
             store.import_image(source, "a:1", changes=[change], downloading=fetched.append)
         assert str(told.value) == problem
     assert fetched == []

@@ -6,6 +6,7 @@ import errno
 import json
 import re
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,9 +18,11 @@ from casstore.cli.blob import parse_range
 from casstore.cli.progress import Silent, decided
 from casstore.digest import Digest
 from casstore.errors import (
+    AmbiguousPrefix,
     BadInput,
     Conflict,
     Interrupted,
+    InvalidReference,
     NotFound,
     OutOfSpace,
     UsageError,
@@ -312,6 +315,96 @@ def test_rmi_tries_each(casstore: Run, store: Recorder, capfd: pytest.CaptureFix
 def test_rmi_by_force_still_fails_on_a_conflict(casstore: Run, store: Recorder) -> None:
     store.answers["remove"] = [("Error", "conflict: unable to delete b28afe738d2e (cannot be forced)")]
     assert casstore("rmi", "-f", "b28").code == 1
+
+
+# history, inspect, image prune
+
+
+def step(**fields: Any) -> SimpleNamespace:
+    """A HistoryLine as the API gives it."""
+    given = {"id": None, "created": "2020-01-01T00:00:00Z", "created_by": "RUN x", "size": 1500, "comment": ""}
+    return SimpleNamespace(**given | fields)
+
+
+def test_history(casstore: Run, store: Recorder) -> None:
+    store.answers["history"] = [
+        step(id=DIGEST, created_by="a\tb\n" + "c" * 60, comment="d\ne"),
+        step(size=0, created=""),
+    ]
+    lines = casstore("history", "a").out.splitlines()
+    assert re.fullmatch(r"IMAGE +CREATED +CREATED BY +SIZE +COMMENT", lines[0])
+    assert re.fullmatch(rf"{HEX[:12]} +\d years ago +a b {'c' * 40}… +1\.5kB +d e", lines[1])
+    assert re.fullmatch(r"<missing> +N/A +RUN x +0B +", lines[2])
+    assert casstore("image", "history", "-q", "a").out == f"{HEX[:12]}\n<missing>\n"
+    assert casstore("history", "-q", "--no-trunc", "a").out == f"{DIGEST}\n<missing>\n"
+    (first, _) = map(
+        json.loads, casstore("history", "--human=false", "--no-trunc", "--format", "json", "a").out.splitlines()
+    )
+    assert first == {
+        "Comment": "d\ne",
+        "CreatedAt": first["CreatedSince"],
+        "CreatedBy": "a b\n" + "c" * 60,
+        "CreatedSince": first["CreatedAt"],
+        "ID": DIGEST,
+        "Size": "1500",
+    }
+    assert first["CreatedAt"].startswith(("2020-01-01T", "2019-12-31T"))
+    assert store.calls[0] == ("history", ("a",), {})
+
+
+def test_inspect(casstore: Run, store: Recorder) -> None:
+    store.answers["inspect"] = lambda name: {"Id": DIGEST, "Name": name}
+    assert json.loads(casstore("inspect", "a", "b").out) == [{"Id": DIGEST, "Name": name} for name in "ab"]
+    assert casstore("inspect", "--format", "json", "a").out == f'[{{"Id":"{DIGEST}","Name":"a"}}]\n'
+    assert casstore("image", "inspect", "-f", "{{.Name}}", "a", "b").out == "a\nb\n"
+    store.answers["inspect"] = NotFound("No such image: nosuch")
+    for argv, word in (
+        (("inspect",), "object"),
+        (("image", "inspect"), "image"),
+        (("inspect", "--type=image"), "image"),
+    ):
+        done = casstore(*argv, "nosuch")
+        assert (done.code, done.out, done.err) == (1, "[]\n", f"Error: No such {word}: nosuch\n")
+    store.answers["inspect"] = AmbiguousPrefix('ambiguous image ID prefix "ab": matches ab1, ab2')
+    assert "matches ab1, ab2" in casstore("inspect", "ab").err
+    store.answers["inspect"] = InvalidReference("invalid reference format", what='"A"')
+    assert casstore("inspect", "A").err == "Error: No such object: A\n"
+    assert casstore("image", "inspect", "A").err == 'Error: "A": invalid reference format\n'
+    store.answers["inspect"] = BadInput("bad", what=DIGEST)
+    done = casstore("inspect", "a")
+    assert (done.code, done.out, done.err) == (1, "[]\n", f"Error: {DIGEST}: bad\n")
+
+
+def test_prune(casstore: Run, store: Recorder) -> None:
+    store.answers["prune"] = SimpleNamespace(steps=[("Untagged", "a:1"), ("Deleted", DIGEST)], reclaimed=686_780)
+    told = f"Deleted Images:\nuntagged: a:1\ndeleted: {DIGEST}\n\nTotal reclaimed space: 686.8kB\n"
+    assert casstore("image", "prune", "-f").out == told
+    assert casstore("image", "prune", "-af", "--filter", "label!=a=b", "--filter", "until=1h").out == told
+    dry = casstore("image", "prune", "--dry-run").out
+    assert dry == told + "Nothing was changed: this was a dry run.\n"
+    asked = {"all": False, "filters": [], "dry_run": False}
+    assert [call[2] for call in store.calls] == [
+        asked,
+        asked | {"all": True, "filters": [("label!", "a=b"), ("until", "1h")]},
+        asked | {"dry_run": True},
+    ]
+
+
+@pytest.mark.parametrize(("answer", "sure"), [("y\n", 1), ("Y\n", 1), ("yes\n", 0), ("n\n", 0), ("\n", 0), ("", 0)])
+def test_prune_asks(casstore: Run, store: Recorder, monkeypatch: pytest.MonkeyPatch, answer: str, sure: int) -> None:
+    store.answers["prune"] = SimpleNamespace(steps=[], reclaimed=0)
+    monkeypatch.setattr("sys.stdin", StringIO(answer))
+    out = casstore("image", "prune").out
+    assert out.endswith("Are you sure you want to continue? [y/N] Total reclaimed space: 0B\n")
+    assert len(store.calls) == sure
+
+
+@pytest.mark.parametrize(
+    ("given", "all_ids"), [("-q", True), ("-q=true", True), ("-q=false", False), ("-q=F", False), ("--quiet=1", True)]
+)
+def test_flags_as_docker_takes_them(casstore: Run, store: Recorder, given: str, all_ids: bool) -> None:
+    store.answers["images"] = [image()]
+    assert (casstore("images", given, "--format", "table").out == f"{HEX[:12]}\n") == all_ids
 
 
 # blobs, config, init

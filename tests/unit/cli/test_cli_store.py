@@ -227,6 +227,18 @@ def test_settings_and_choices(run_in: Run, tmp_path: Path) -> None:
     assert run_in("--store", store + "2", "init", "--chunk-size", "1000", code=125).err
 
 
+def test_what_check_finds_as_a_table(run_in: Run, tmp_path: Path, layer: bytes) -> None:
+    docker_archive(tmp_path / "a.tar", "a:1", layer)
+    run_in("load", "-i", str(tmp_path / "a.tar"))
+    (tmp_path / "store/references.json").write_bytes(b"nothing")
+    found = run_in("check")
+    assert found.code == 0 and found.out.split("\n")[1].split()[:2] == ["warning", "references.json"]
+    assert found.out.rstrip().endswith("false")
+    assert run_in("check", "--repair").out.rstrip().endswith("true")
+    assert run_in("check").out == "No problems found\n"
+
+
+
 @pytest.mark.parametrize("name", ["absent", "folder", "empty", "garbage"])
 def test_a_bad_archive_is_one_line(run_in: Run, tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()

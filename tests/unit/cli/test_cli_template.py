@@ -115,9 +115,27 @@ def test_json_of_the_row_is_one_line() -> None:
     assert to_json({"a": "\u2028<&>"}) == '{"a":"\\u2028<&>"}'
 
 
+def test_fields_are_checked_without_a_row() -> None:
+    titles = {"ID": "IMAGE ID", "Tag": "TAG"}
+    for known in (
+        "{{slice .ID 0 12}}",
+        "{{range .Tag}}{{.Nosuch}}{{end}}{{with .ID}}{{.X}}{{else}}{{.Tag}}{{end}}",
+        "x",
+    ):
+        Template(known).check(titles)
+    for unknown in (
+        "{{.Nosuch}}",
+        "{{if .ID}}{{len .Nosuch}}{{end}}",
+        "{{with .ID}}{{$.Nosuch}}{{end}}",
+        "{{(.Nosuch).X}}",
+    ):
+        with pytest.raises(UsageError, match="can't evaluate field Nosuch"):
+            Template(unknown).check(titles)
+
+
 def test_titles_stay_as_they_are() -> None:
-    header = Template("{{json .ID}} {{lower .ID}} {{truncate .ID 2}} {{pad .ID 1 0}}", header=True)
-    assert header.render({"ID": "IMAGE ID"}) == "IMAGE ID IMAGE ID IMAGE ID  IMAGE ID"
+    header = Template("{{json .ID}} {{lower .ID}} {{truncate .ID 2}} {{slice .ID 0 12}} {{pad .ID 1 0}}", header=True)
+    assert header.render({"ID": "IMAGE ID"}) == "IMAGE ID IMAGE ID IMAGE ID IMAGE ID  IMAGE ID"
 
 
 @pytest.mark.parametrize(

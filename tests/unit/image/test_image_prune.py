@@ -15,6 +15,7 @@ from casstore import api
 from casstore.errors import CasstoreError, Conflict
 from casstore.image import prune
 from casstore.image.prune import parse_until
+from casstore.image.removal import TURNS
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
 
@@ -90,7 +91,7 @@ def test_names_that_never_rest(opened: api.Store, three: list[sample.Image], mon
     monkeypatch.setattr(prune, "_plan", interrupted)
     with pytest.raises(Conflict, match="nothing was changed"):
         opened.prune()
-    assert len(turns) == prune.TURNS
+    assert len(turns) == TURNS
     assert len([row for row in opened.images() if row.tag is None]) == 2
 
 

@@ -223,6 +223,37 @@ def test_images(filled: Filled, tx: Any) -> None:
     assert names.image_children(tx, filled.images[1].config) == []
 
 
+class Explained:
+    """A transaction that gathers how SQLite would go about each question."""
+
+    def __init__(self, tx: Any) -> None:
+        self._tx = tx
+        self.plans: list[str] = []
+
+    def rows(self, sql: str, values: Any = ()) -> list[Any]:
+        self.plans += [row[3] for row in self._tx.rows(f"EXPLAIN QUERY PLAN {sql}", values)]
+        return []
+
+    def row(self, sql: str, values: Any = ()) -> None:
+        self.rows(sql, values)
+
+    def value(self, sql: str, values: Any = ()) -> None:
+        self.rows(sql, values)
+
+
+def test_questions_about_one_image_do_not_look_at_all_of_them(filled: Filled, tx: Any) -> None:
+    digest = filled.images[0].config
+    explained: Any = Explained(tx)
+    for ask in (
+        names.image_children, names.manifests_of, names.find_image, names.images_with, names.files_size,
+        names.children, names.parents, names.pins, names.is_live,
+    ):  # fmt: skip
+        ask(explained, digest)
+    names.tags(explained, target=digest)
+    names.image_ids(explained, digest.hex[:6])
+    assert explained.plans and not [plan for plan in explained.plans if plan.startswith("SCAN")]
+
+
 @pytest.mark.parametrize("length", [1, 2, 3, 12, 63, 64])
 def test_image_ids_by_prefix(filled: Filled, tx: Any, length: int) -> None:
     for row in filled.images:
