@@ -90,8 +90,8 @@ class Choice(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """One stretch of a deflate stream, whole blocks. `content`: bytes; `bits`: of the stream; `blocks`; `tokens`: of its largest block, at most; `engine`:
-    its number in the trace; `state`: what the engine carried into it; `exceptions`: to its predictions."""
+    """One stretch of a deflate stream, whole blocks. `content`: bytes; `bits`: of the stream; `tokens`: most of one
+    block; `engine`: its number in the trace; `state`: what it carried into it; `exceptions`: to what it predicts."""
 
     content: int
     bits: int

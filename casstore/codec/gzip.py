@@ -5,7 +5,7 @@
         …
     trace = analysis.trace            # None: it stays as it is; analysis.reason says why
 
-    for piece in replay(trace, read): # read(start, end) gives content
+    for piece in replay(trace, read): # read(start, end) gives content; replay(trace, read, 10, 20): a range
         …
 
 A deflate stream is taken in stretches of some MiB of content, each held against an engine (kernels/deflate) that
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
@@ -34,6 +34,12 @@ _HEADER = 64 << 10
 """Bytes of a member's header, at most."""
 _TAIL = 64 << 10
 """Bytes after the last member, at most."""
+_TRAILER = 8
+_MAGIC = b"\x1f\x8b\x08"
+
+
+FAILURES = (deflate.BadTrace, deflate.Lost, deflate.TooMuch, deflate.ViewTooSmall, LookupError)
+"""What a replay may raise: a trace that is not of this content, or of an engine that is not here."""
 
 
 class NoTrace(ValueError):
@@ -55,7 +61,7 @@ def candidates(header: bytes) -> list[Choice]:
         if mtime == b"\0\x09\x6e\x88":
             return [Choice("klauspost", 1, 5), *go, *zlib_]
         first = {4: 1, 2: 9}.get(extra)
-        return sorted(go, key=lambda one: one.level != first) + [Choice("klauspost", 1, 5), *zlib_]
+        return [*sorted(go, key=lambda one: one.level != first), Choice("klauspost", 1, 5), *zlib_]
     first = {2: 9, 4: 1}.get(extra, 6)
     zlib_.sort(key=lambda one: one.level != first)
     return [*zlib_, *go] if flags or any(mtime) or system != 255 else [*go, *zlib_]
@@ -99,10 +105,11 @@ class _Body:
     def __init__(self, before: _Body | None) -> None:
         self.stretch = deflate.Stretch(_TOKENS)
         kept = b"" if before is None else bytes(before.buffer[: before.end][-deflate.HISTORY :])
-        self.buffer = bytearray(len(kept) + _BODY + deflate.LOOKAHEAD)
+        self.buffer: bytearray = bytearray(len(kept) + _BODY + deflate.LOOKAHEAD)
         self.buffer[: len(kept)] = kept
-        self.at = self.end = len(kept)
-        self.start = 0 if before is None else before.start + before.size
+        self.at: int = len(kept)
+        self.end: int = len(kept)
+        self.start: int = 0 if before is None else before.start + before.size
         """Where the content begins, counted from the member's."""
 
     @property
@@ -128,7 +135,7 @@ class Analysis:
         members: list[Member] = []
         try:
             with ThreadPoolExecutor(1, thread_name_prefix="gzip") as pool:
-                while self._input.want(2) and (not members or self._input.data[:2] == b"\x1f\x8b"):
+                while self._input.want(2) and (not members or bytes(self._input.data[:2]) == _MAGIC[:2]):
                     members.append((yield from self._member(pool)))
             if not members:
                 raise NoTrace("not gzip")
@@ -143,7 +150,7 @@ class Analysis:
     def _header(self) -> bytes:
         """A member's header, whole (RFC 1952, 2.3)."""
         taken = self._input
-        if not taken.want(10) or taken.data[:3] != b"\x1f\x8b\x08" or taken.data[3] & 0xE0:
+        if not taken.want(10) or bytes(taken.data[:3]) != _MAGIC or taken.data[3] & 0xE0:
             raise NoTrace("not gzip")
         flags, size = taken.data[3], 10
         if flags & 4:
@@ -166,7 +173,7 @@ class Analysis:
         taken.use(size)
         return header
 
-    def _member(self, pool: ThreadPoolExecutor) -> Iterator[memoryview]:
+    def _member(self, pool: ThreadPoolExecutor) -> Generator[memoryview, None, Member]:
         header = self._header()
         parser = deflate.Parser()
         held = _Held(self._engines, candidates(header))
@@ -261,51 +268,87 @@ class _Held:
             self._engines.append(choice)
         stretch = body.stretch
         number = self._engines.index(choice)
-        return Segment(
-            stretch.size, stretch.bits, stretch.blocks, stretch.most_tokens, number, state, found
-        )
+        return Segment(stretch.size, stretch.bits, stretch.blocks, stretch.most_tokens, number, state, found)
 
 
-def replay(trace: Trace, read: Callable[[int, int], Buffer], threads: int | None = None) -> Iterator[bytes]:
-    """The blob again. `read(start, end)` gives bytes of its content. BadTrace, Lost: a trace that is not of it."""
+def replay(
+    trace: Trace,
+    read: Callable[[int, int], Buffer],
+    start: int = 0,
+    stop: int | None = None,
+    *,
+    threads: int | None = None,
+) -> Iterator[memoryview]:
+    """Bytes [start, stop) of the blob. `read(start, end)` gives bytes of its content, in any thread. BadTrace, Lost,
+    LookupError: a trace that is not of it."""
     with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)), thread_name_prefix="gzip") as pool:
-        start = 0
-        for member in trace.members:
-            yield member.header
-            size = sum(one.content for one in member.segments)
-            yield from _stream(trace, member, read, start, size, pool)
-            yield member.trailer or _trailer(read, start, size)
-            start += size
-        yield trace.tail
+        for at, piece in _pieces(trace, read, start, stop, pool):
+            low = max(start - at, 0)
+            high = len(piece) if stop is None else min(stop - at, len(piece))
+            if low < high:
+                yield memoryview(piece)[low:high]
+
+
+def _pieces(
+    trace: Trace, read: Callable[[int, int], Buffer], start: int, stop: int | None, pool: ThreadPoolExecutor
+) -> Iterator[tuple[int, Buffer]]:
+    """(offset, bytes) of all pieces that the range touches, in order."""
+    at = content = 0
+    for member in trace.members:
+        size = sum(one.content for one in member.segments)
+        length = (sum(one.bits for one in member.segments) + 7) // 8
+        end = at + len(member.header) + length + _TRAILER
+        if end > start and (stop is None or at < stop):
+            yield at, member.header
+            first = at + len(member.header)
+            for offset, piece in _stream(trace, member, read, content, size, start - first, stop, pool, first):
+                yield first + offset, piece
+            if stop is None or first + length < stop:
+                yield first + length, member.trailer or _trailer(read, content, size)
+        at = end
+        content += size
+    yield at, trace.tail
 
 
 def _stream(
-    trace: Trace, member: Member, read: Callable[[int, int], Buffer], start: int, size: int, pool: ThreadPoolExecutor
-) -> Iterator[bytes]:
-    """A member's deflate stream."""
-    queue: deque[tuple[Future[bytearray], int]] = deque()
-    bit, at, carry = 0, 0, 0
+    trace: Trace,
+    member: Member,
+    read: Callable[[int, int], Buffer],
+    content: int,
+    size: int,
+    start: int,
+    stop: int | None,
+    pool: ThreadPoolExecutor,
+    first: int,
+) -> Iterator[tuple[int, Buffer]]:
+    """Of a member's deflate stream, which begins at `first` of the blob, what the range touches; `start` counts from
+    there."""
+    queue: deque[tuple[Future[bytearray], int, int]] = deque()
+    bit = at = carry = 0
 
-    def joined(piece: bytearray, end: int) -> bytes:
+    def joined(job: Future[bytearray], begin: int, end: int) -> tuple[int, Buffer]:
+        # Where one stretch ends within a byte, the next one begins in it.
         nonlocal carry
+        piece = job.result()
         if piece:
             piece[0] |= carry
-        carry = 0
-        if end & 7 and piece:
-            carry = piece.pop()
-        return bytes(piece)
+            carry = piece.pop() if end & 7 else 0
+        return begin >> 3, piece
 
     for segment in member.segments:
-        queue.append((pool.submit(_again, trace, segment, read, start, size, at, bit & 7), bit + segment.bits))
-        at += segment.content
-        bit += segment.bits
-        if len(queue) > 3:
-            job, end = queue.popleft()
-            yield joined(job.result(), end)
-    for job, end in queue:
-        yield joined(job.result(), end)
-    if bit & 7:
-        yield bytes([carry | (member.padding << (bit & 7)) & 0xFF])
+        end = bit + segment.bits
+        if (end + 7) >> 3 > start and (stop is None or first + (bit >> 3) < stop):
+            job = pool.submit(_again, trace, segment, read, content, size, at, bit & 7)
+            queue.append((job, bit, end))
+            if len(queue) > 3:
+                yield joined(*queue.popleft())
+        bit, at = end, at + segment.content
+    ended = bit
+    while queue:
+        bit = queue[0][2]
+        yield joined(*queue.popleft())
+    if bit == ended and bit & 7:
+        yield bit >> 3, bytes([carry | (member.padding << (bit & 7)) & 0xFF])
 
 
 def _again(

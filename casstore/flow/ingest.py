@@ -46,6 +46,7 @@ from ..store.objects import Staged, index_key, pack_key
 from ..store.packs import PackShelf, Sealed, write_metadata_pack
 from ..store.protocol import NewObject
 from ..store.volume import Volume
+from .encoded import Unfolded
 from .frames import FRAME_TARGET, FrameBuilder, FramePool
 from .loose import take_loose
 from .naming import Names
@@ -81,10 +82,14 @@ class Taken(NamedTuple):
 
 @dataclass(slots=True)
 class _Pending:
-    """A packed blob whose recipe waits for the addresses of its chunks. `own`: those that were stored again for it."""
+    """A packed blob whose recipe waits for the addresses of its chunks. `split`: of its content; `trace`: of what is
+    compressed; `own`: chunks that were stored again for it."""
 
     digest: Digest
+    size: int
     split: Split
+    encoding: str
+    trace: bytes
     own: table.ChunkMap
     media_type: str
     children: tuple[Digest, ...]
@@ -165,9 +170,27 @@ class Ingest:
                 expect.check(digest, str(expect))
             taken = Taken(digest, split.size, "identity", digest, split.size, split.files_size)
             with self._lock:
-                self._pending.setdefault(digest, _Pending(digest, split, sink.own, media_type, children))
+                pending = _Pending(digest, split.size, split, "identity", b"", sink.own, media_type, children)
+                self._pending.setdefault(digest, pending)
         step.done()
         return taken
+
+    def take_apart(self, source: Source, expect: Digest, *, what: str = "blob") -> str | None:
+        """Take a blob that is compressed as its content and a trace. Not None: why it cannot be; it is not taken then.
+        DigestMismatch: it is another blob."""
+        step = Step(self._progress, what, source.size)
+        sink = _Chunks(self)
+        unfolded = Unfolded(source)
+        split = Splitter(self._volume.file, sink, self._pieces).run(unfolded)
+        trace = unfolded.trace
+        step.done()
+        if trace is None:
+            return unfolded.reason
+        expect.check(Digest.sha256(unfolded.digest), str(expect))
+        pending = _Pending(expect, unfolded.outer_size, split, "gzip", trace, sink.own, "", ())
+        with self._lock:
+            self._pending.setdefault(expect, pending)
+        return None
 
     def _loosely(
         self,
@@ -427,17 +450,18 @@ class _Chunks:
 
 def _recipe(pending: _Pending, uses: tuple[Used, ...]) -> tuple[NewBlob, tuple[Record, bytes]]:
     split = pending.split
-    recipe = Recipe(split.size, split.weave, split.literals, split.payloads)
+    recipe = Recipe(pending.size, split.weave, split.literals, split.payloads, pending.encoding, pending.trace)
     encoded = recipe_format.encode(recipe)
     if not _same(recipe_format.decode(encoded), recipe):
         raise Damaged("a recipe does not read back as written", what=str(pending.digest))
     blob = NewBlob(
         pending.digest,
-        split.size,
+        pending.size,
         Place("packed", "", uses=uses),
+        encoding=pending.encoding,
         media_type=pending.media_type,
         children=pending.children,
-        diffid=pending.digest,
+        diffid=Digest.sha256(split.digest),
         content_size=split.size,
         files_size=split.files_size,
     )
@@ -485,7 +509,7 @@ def _same(a: Recipe, b: Recipe) -> bool:
 
     return (
         a.size == b.size
-        and a.content_size == b.size == b.literals.size + b.payloads.size
+        and a.content_size == b.content_size == b.literals.size + b.payloads.size
         and np.array_equal(a.weave, b.weave)
         and chunks(a.literals, b.literals)
         and chunks(a.payloads, b.payloads)

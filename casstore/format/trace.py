@@ -1,6 +1,6 @@
 """A gzip trace as bytes: what a recipe keeps beside the content. FORMATS.md says what each byte means.
 
-Numbers are columns; exceptions, headers and trailers, which differ little from one to the next, are compressed together.
+Numbers are columns; exceptions, headers and trailers, of which one is like the next, are compressed together.
 """
 
 from __future__ import annotations
@@ -40,9 +40,7 @@ def encode(trace: Trace) -> bytes:
         ]
     )
     stored = deflated(texts, _LEVEL) if texts else b""
-    names = b"".join(
-        _ENGINE.pack(one.version, len(one.name), one.level) + one.name.encode() for one in trace.engines
-    )
+    names = b"".join(_ENGINE.pack(one.version, len(one.name), one.level) + one.name.encode() for one in trace.engines)
     members = [
         [len(member.segments) for member in trace.members],
         [member.padding for member in trace.members],

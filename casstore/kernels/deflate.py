@@ -4,8 +4,8 @@
     parser.begin(stretch)
     told, used, made = parser.parse(stretch, data, last, content, at, target)
 
-What each means is told in `_native/deflate.h`, `stretch.h`, `engine.h` and `trace.h`. There is no other twin: without the
-compiled kernel gzip blobs stay as they are.
+What each means is told in `_native/deflate.h`, `stretch.h`, `engine.h` and `trace.h`. There is no other twin: without
+the compiled kernel gzip blobs stay as they are.
 """
 
 from __future__ import annotations
