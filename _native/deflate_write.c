@@ -6,6 +6,15 @@
 static const uint8_t ORDER[19] = {16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15};
 
 static inline void put_bytes(deflate_writer *w) {
+    if (w->room >= 8) {
+        for (unsigned i = 0; i < 8; i++) w->out[i] = (uint8_t)(w->bits >> (8 * i));
+        unsigned whole = w->count / 8;
+        w->out += whole;
+        w->room -= whole;
+        w->bits = whole < 8 ? w->bits >> (8 * whole) : 0;
+        w->count %= 8;
+        return;
+    }
     while (w->count >= 8) {
         if (w->room) {
             *w->out++ = (uint8_t)w->bits;
@@ -85,7 +94,8 @@ void deflate_codes_make(deflate_codes *c, const uint8_t lengths[DEFLATE_LITERALS
     }
 }
 
-void deflate_write_tokens(deflate_writer *w, const deflate_codes *c, const uint32_t *tokens, size_t n) {
+void deflate_write_tokens(deflate_writer *writer, const deflate_codes *c, const uint32_t *tokens, size_t n) {
+    deflate_writer copy = *writer, *w = &copy; /* what is written could be anything, as far as the compiler knows */
     for (size_t i = 0; i < n; i++) {
         uint32_t token = tokens[i];
         if (!(token & DEFLATE_MATCH)) {
@@ -110,6 +120,7 @@ void deflate_write_tokens(deflate_writer *w, const deflate_codes *c, const uint3
         }
         put_bytes(w);
     }
+    *writer = copy;
 }
 
 void deflate_write_end(deflate_writer *w, const deflate_codes *c) {
