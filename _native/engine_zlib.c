@@ -33,16 +33,9 @@
 
 #include "engine_zlib.h"
 
-#define WINDOW 32768u
-#define REACH 32506u /* WINDOW - AHEAD */
-#define AHEAD 262u
+#define AHEAD 262u /* WINDOW - REACH */
 #define FAR 4096u
 #define PIECE 131072u
-#define HASHES 32768u
-#define MASK (WINDOW - 1)
-#define AMPLE 640u /* with so many bytes ahead, no rule about the end applies, and eight more may be read */
-#define NEWEST 64000u
-#define STEP 31000u
 
 typedef enum { ZLIB, GNU, PIGZ } flavour;
 
@@ -61,7 +54,7 @@ typedef struct {
     level_rules rules;
     flavour flavour;
     int lazy, gnu_cuts;
-    uint64_t position, hashed; /* hashed: all positions before it that are to be */
+    uint64_t position;
     uint64_t piece;            /* pigz: where it began */
     int known, carried;        /* carried: what is known was searched for with the token before in mind */
     unsigned length, next_length;
@@ -72,10 +65,7 @@ typedef struct {
     int full, waiting; /* waiting: the block has ended with a committed token, and run has not said so */
     uint64_t edge;     /* gzip: the first position looked at with the end in sight, plus 1 */
     unsigned phase;    /* pigz: bits in the last byte */
-    uint64_t origin;   /* of the numbers in `head` */
-    uint16_t head[HASHES];   /* the newest position of each hash: position - origin, at least WINDOW; or 0 */
-    uint64_t links[WINDOW];  /* of each position: the distance to the one before with its hash, and three times on from
-                              * there, 16 bits each, the nearest lowest; from WINDOW on: none */
+    chains chains;
 } engine;
 
 /* ---- bounds ----------------------------------------------------------------------------------------------------- */
@@ -90,7 +80,7 @@ static inline bounds bounds_at(const engine *e, const engine_view *view, uint64_
     bounds b = {view->end, view->last};
     if (e->flavour == PIGZ) {
         uint64_t end = position - position % PIECE + PIECE;
-        if (view->end > end || (view->end == end && view->last)) b.end = end, b.last = 1;
+        if (view->end >= end + 4 || (view->end >= end && view->last)) b.end = end, b.last = 1;
     }
     return b;
 }
@@ -112,131 +102,7 @@ static uint64_t window_of(const engine *e, uint64_t position, uint64_t end, int 
     return window_at(position, piece ? piece - WINDOW : 0, in_sight);
 }
 
-/* ---- chains ----------------------------------------------------------------------------------------------------- */
-
-static inline uint32_t load32(const uint8_t *p) {
-    uint32_t value;
-    memcpy(&value, p, 4);
-    return value;
-}
-
-static inline uint64_t load64(const uint8_t *p) {
-    uint64_t value;
-    memcpy(&value, p, 8);
-    return value;
-}
-
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-#define FIRST(difference) ((unsigned)__builtin_clzll(difference) >> 3)
-#define THREE 0xffffff00u
-#else
-#define FIRST(difference) ((unsigned)__builtin_ctzll(difference) >> 3)
-#define THREE 0x00ffffffu
-#endif
-
-static void forget(engine *e, uint64_t position) {
-    memset(e->head, 0, sizeof e->head);
-    memset(e->links, 0xff, sizeof e->links);
-    e->hashed = position > WINDOW ? position - WINDOW : 1;
-    e->origin = e->hashed - WINDOW;
-}
-
-/* Numbers would no longer fit: set their origin anew, old ones to nothing. */
-static void renumber(engine *e) {
-    e->origin += STEP;
-    for (unsigned i = 0; i < HASHES; i++) {
-        unsigned number = e->head[i];
-        number = number > STEP ? number - STEP : 0;
-        e->head[i] = (uint16_t)number;
-    }
-}
-
-/* Hash positions [e->hashed, to), of which there are at most 300, their bytes at `bytes`. */
-static inline void hash_some(engine *e, const uint8_t *bytes, uint64_t to) {
-    uint64_t at = e->hashed;
-    if (at >= to) return;
-    if (at - e->origin > NEWEST) renumber(e);
-    unsigned number = (unsigned)(at - e->origin), hash = (unsigned)bytes[0] << 5 ^ bytes[1];
-    uint64_t *links = e->links;
-    for (size_t n = (size_t)(to - at), i = 0; i < n; i++, number++) {
-        hash = (hash << 5 ^ bytes[i + 2]) & (HASHES - 1);
-        unsigned distance = number - e->head[hash];
-        e->head[hash] = (uint16_t)number;
-        links[(number + e->origin) & MASK] = links[(number + e->origin - distance) & MASK] << 16 | distance;
-    }
-    e->hashed = to;
-}
-
-/* Hash all before `to`, as far as three bytes are in sight. */
-static void hash_to(engine *e, const engine_view *view, uint64_t to, uint64_t end) {
-    if (to + 2 > end) to = end > 2 ? end - 2 : 0;
-    while (e->hashed < to) {
-        uint64_t step = to - e->hashed < 256 ? to : e->hashed + 256;
-        hash_some(e, bytes_at(view, e->hashed), step);
-    }
-}
-
 /* ---- searching -------------------------------------------------------------------------------------------------- */
-
-static inline unsigned common(const uint8_t *a, const uint8_t *b) {
-    unsigned n = 8;
-    for (; n < 256; n += 8) {
-        uint64_t difference = load64(a + n) ^ load64(b + n);
-        if (difference) return n + FIRST(difference);
-    }
-    while (n < DEFLATE_MAX_MATCH && a[n] == b[n]) n++;
-    return n;
-}
-
-/* The length of the best match that is longer than `best`, or `best`. Wants AMPLE bytes ahead. */
-static inline unsigned search(const engine *e, const uint8_t *here, uint64_t position, unsigned best, unsigned tries,
-                              uint32_t *found) {
-    const uint64_t *cells = e->links;
-    const unsigned nice = e->rules.nice;
-    uint64_t links = cells[position & MASK];
-    uint32_t base = 0, reach = REACH - 1;
-    if ((links & 0xffff) >= REACH) {
-        if ((links & 0xffff) > REACH) return best;
-        reach = REACH;
-    }
-    const uint8_t *tail = here + (best > 3 ? best - 3 : 0);
-    uint32_t mask = best < 3 ? THREE : 0xffffffff, want = load32(tail) & mask;
-    uint64_t begin = load64(here);
-    for (;;) {
-        uint32_t d[4];
-        d[0] = base + (links & 0xffff);
-        d[1] = d[0] + (links >> 16 & 0xffff);
-        d[2] = d[1] + (links >> 32 & 0xffff);
-        d[3] = d[2] + (uint32_t)(links >> 48);
-        unsigned hits;
-        if (d[3] <= reach) {
-            links = cells[(position - d[3]) & MASK];
-            hits = (unsigned)((load32(tail - d[0]) & mask) == want) | (unsigned)((load32(tail - d[1]) & mask) == want) << 1 |
-                   (unsigned)((load32(tail - d[2]) & mask) == want) << 2 |
-                   (unsigned)((load32(tail - d[3]) & mask) == want) << 3;
-        } else {
-            links = 0xffff;
-            hits = 0;
-            for (unsigned i = 0; i < 3 && d[i] <= reach; i++)
-                hits |= (unsigned)((load32(tail - d[i]) & mask) == want) << i;
-        }
-        for (; hits; hits &= hits - 1) {
-            uint32_t distance = d[__builtin_ctz(hits)];
-            if ((load32(tail - distance) & mask) != want) continue;
-            uint64_t difference = load64(here - distance) ^ begin;
-            unsigned length = difference ? FIRST(difference) : common(here, here - distance);
-            if (length <= best) continue;
-            best = length;
-            *found = distance;
-            if (length >= nice) return best;
-            tail = here + best - 3;
-            mask = 0xffffffff;
-            want = load32(tail);
-        }
-        base = d[3];
-        if (!--tries || base + (links & 0xffff) > reach) return best;
-    }
-}
 
 /* What gzip's window holds at a position, behind the end too. */
 static uint8_t byte_of(const engine_view *view, uint64_t at, uint64_t window) {
@@ -255,12 +121,10 @@ static unsigned search_end(const engine *e, const engine_view *view, bounds b, u
     unsigned most = left, nice = e->rules.nice;
     if (e->flavour == GNU) most = DEFLATE_MAX_MATCH;
     else if (nice > left) nice = left;
-    uint64_t links = e->links[position & MASK];
     uint32_t distance = 0, reach = position - window == REACH ? REACH - 1 : REACH;
-    for (unsigned i = 0; i < 4 * tries; i++) {
-        if (i && !(i & 3)) links = e->links[(position - distance) & MASK];
-        distance += (uint32_t)(links & 0xffff);
-        links >>= 16;
+    for (; tries; tries--) {
+        uint64_t at = (position - distance) & MASK;
+        distance += e->lazy ? e->chains.steps[at] & 0xffff : (uint32_t)(e->chains.links[at] & 0xffff);
         if (distance > reach) break;
         reach = REACH - 1;
         unsigned length = 0;
@@ -282,19 +146,19 @@ static unsigned search_end(const engine *e, const engine_view *view, bounds b, u
 
 /* ---- predicting ------------------------------------------------------------------------------------------------- */
 
+/* Hash a position, and search. */
 static inline unsigned look(engine *e, const engine_view *view, bounds b, uint64_t position, unsigned best,
                             uint32_t *found) {
-    unsigned tries = e->rules.chain / 4, length;
-    if (best >= e->rules.good) tries = e->rules.chain / 16;
+    unsigned tries = best < e->rules.good ? e->rules.chain : e->rules.chain / 4;
     if (b.end - position >= AMPLE) {
         const uint8_t *here = bytes_at(view, position);
-        if (e->hashed <= position) hash_some(e, here, position + 1);
-        length = search(e, here, position, best, tries, found);
-    } else {
-        if (e->flavour == GNU && b.last && !e->edge && b.end - position < AHEAD) e->edge = position + 1;
-        hash_to(e, view, position + 1, b.end);
-        length = search_end(e, view, b, position, best, tries, found);
+        if (e->chains.hashed <= position) hash_some(&e->chains, here, position + 1, e->lazy);
+        if (!e->lazy) return search(&e->chains, here, position, best, tries, e->rules.nice, WINDOW, 0, found);
+        return search(&e->chains, here, position, best, tries, e->rules.nice, FAR, 1, found);
     }
+    if (e->flavour == GNU && b.last && !e->edge && b.end - position < AHEAD) e->edge = position + 1;
+    engine_zlib_hash(&e->chains, view, position + 1, e->lazy);
+    unsigned length = search_end(e, view, b, position, best, tries, found);
     return e->lazy && length == 3 && best == 2 && *found > FAR ? 2 : length;
 }
 
@@ -302,7 +166,7 @@ static inline unsigned look(engine *e, const engine_view *view, bounds b, uint64
 static inline void predict(engine *e, const engine_view *view, bounds b) {
     if (e->known == BOTH) return;
     uint64_t position = e->position;
-    if (e->hashed < position) hash_to(e, view, position, b.end);
+    if (e->chains.hashed < position) engine_zlib_hash(&e->chains, view, position, e->lazy);
     if (e->known == UNKNOWN) {
         e->carried = 0;
         e->length = look(e, view, b, position, 2, &e->distance);
@@ -316,7 +180,7 @@ static inline void predict(engine *e, const engine_view *view, bounds b) {
                 e->next_length = look(e, view, b, position + 1, e->length, &e->next_distance);
             } else {
                 if (e->flavour == GNU && b.last && !e->edge && b.end - position - 1 < AHEAD) e->edge = position + 2;
-                hash_to(e, view, position + 2, b.end);
+                engine_zlib_hash(&e->chains, view, position + 2, 1);
             }
         }
     }
@@ -324,7 +188,7 @@ static inline void predict(engine *e, const engine_view *view, bounds b) {
 }
 
 /* Go on behind `length` bytes, a literal where it is 1. */
-static inline void advance(engine *e, const engine_view *view, bounds b, unsigned length, int is_match) {
+static inline void advance(engine *e, const engine_view *view, unsigned length, int is_match) {
     uint64_t to = e->position + length;
     e->known = UNKNOWN;
     if (!is_match) {
@@ -335,10 +199,10 @@ static inline void advance(engine *e, const engine_view *view, bounds b, unsigne
             e->carried = 1;
         }
     } else if (e->lazy || length <= e->rules.lazy) {
-        if (b.end >= to + 2) hash_some(e, bytes_at(view, e->hashed), to);
-        else hash_to(e, view, to, b.end);
+        if (view->end >= to + 3) hash_some(&e->chains, bytes_at(view, e->chains.hashed), to, e->lazy);
+        else engine_zlib_hash(&e->chains, view, to, e->lazy);
     } else {
-        e->hashed = to;
+        e->chains.hashed = to;
     }
     e->position = to;
 }
@@ -373,7 +237,7 @@ static inline void begin_piece(engine *e) {
     if (e->flavour != PIGZ || e->position - e->piece < PIECE) return;
     e->piece = e->position - e->position % PIECE;
     e->known = UNKNOWN;
-    if (!e->lazy) forget(e, e->piece);
+    if (!e->lazy) engine_zlib_forget(&e->chains, e->piece);
 }
 
 /* ---- the interface ---------------------------------------------------------------------------------------------- */
@@ -382,12 +246,12 @@ static void *open_as(flavour flavour, int level) {
     if (level < 1 || level > 9) return NULL;
     engine *e = malloc(sizeof *e);
     if (!e) return NULL;
-    memset(e, 0, offsetof(engine, head));
+    memset(e, 0, offsetof(engine, chains));
     e->rules = LEVELS[level];
     e->flavour = flavour;
     e->lazy = level > 3;
     e->gnu_cuts = level > 2;
-    forget(e, 0);
+    engine_zlib_forget(&e->chains, 0);
     return e;
 }
 
@@ -423,7 +287,7 @@ static int seek(void *engine_, const engine_view *view, uint64_t position, const
     e->edge = state[3] ? position + 3 - state[3] : 0;
     e->full = 0;
     cut(e);
-    forget(e, position);
+    engine_zlib_forget(&e->chains, position);
     return 0;
 }
 
@@ -472,7 +336,7 @@ static inline int run_as(engine *e, const engine_view *view, const uint32_t *act
             break;
         }
         n++;
-        advance(e, view, b, length, is_match);
+        advance(e, view, length, is_match);
         end_token(e, b, token, position + (unsigned)e->lazy);
     }
     *made = n;
@@ -500,7 +364,7 @@ static int commit(void *engine_, const engine_view *view, uint32_t token) {
     int is_match = token & DEFLATE_MATCH ? 1 : 0;
     /* Another encoder had its reasons for a literal where a match was as good: what follows is looked at afresh. */
     int keeps = e->length < DEFLATE_MIN_MATCH || e->next_length > e->length;
-    advance(e, view, b, length, is_match);
+    advance(e, view, length, is_match);
     if (!is_match && !keeps) e->known = UNKNOWN;
     end_token(e, b, token, position + (unsigned)e->lazy);
     return ENGINE_TOKENS;
