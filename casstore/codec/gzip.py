@@ -144,7 +144,7 @@ class Analysis:
             if len(self._input.data) > _TAIL:
                 raise NoTrace("too much after the last member")
             self.trace = Trace(tuple(self._engines), tuple(members), bytes(self._input.data))
-        except (NoTrace, deflate.BadStream) as error:
+        except (NoTrace, deflate.BadStream, deflate.NotCompiled) as error:
             self.reason = str(error)
 
     def _header(self) -> bytes:
