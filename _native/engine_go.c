@@ -94,6 +94,14 @@ typedef struct {
     uint64_t extra; /* bits */
 } counts;
 
+/* deflate_distance_code, in place. */
+static inline unsigned distance_code(uint32_t token) {
+    uint32_t at = token & 0x7fff;
+    if (at < 4) return at;
+    unsigned bits = 31u - (unsigned)__builtin_clz(at);
+    return 2 * bits + (at >> (bits - 1) & 1);
+}
+
 static void count_tokens(counts *c, const uint32_t *tokens, size_t n) {
     uint32_t lengths[256] = {0};
     for (size_t i = 0; i < n; i++) {
@@ -102,7 +110,7 @@ static void count_tokens(counts *c, const uint32_t *tokens, size_t n) {
             c->literals[token & 0xff]++;
             continue;
         }
-        c->distances[deflate_distance_code(deflate_distance(token))]++;
+        c->distances[distance_code(token)]++;
         if (token & DEFLATE_LONG) c->literals[257 + 27]++;
         else lengths[token >> 16 & 0xff]++;
     }

@@ -36,6 +36,7 @@ struct go_fast {
     uint32_t made, served;
     int dropped; /* the segment has too few matches: literals only. The matches are needed to set back the table. */
     int stale;   /* the segment was cut, its table is to be set back */
+    int brief;   /* … soon after its begin */
     /* STEPPING */
     int ahead, rest; /* a match is found (at match_at); there is none any more */
     walk next;       /* the look-up after it */
@@ -269,7 +270,7 @@ static void set_back(go_fast *f, const engine_view *view) {
 int go_fast_seek(go_fast *f, const engine_view *view, uint64_t position, const uint32_t state[ENGINE_STATE]) {
     f->position = f->start = f->end = position;
     f->phase = BETWEEN;
-    f->provable = f->stale = 0;
+    f->provable = f->stale = f->brief = 0;
     if (f->level != 1) return ENGINE_TOKENS;
     empty(f, position);
     if (!position) return ENGINE_TOKENS;
@@ -295,7 +296,7 @@ void go_fast_save(const go_fast *f, uint32_t state[ENGINE_STATE]) {
     state[2] = f->behind_match;
 }
 
-/* Begin a segment. */
+/* Begin a segment. Behind one that was cut soon it is not searched as a whole, because it may be cut as soon. */
 static int begin(go_fast *f, const engine_view *view) {
     uint64_t left = view->end - f->position;
     if (left < GO_SEGMENT && !view->last) return ENGINE_MORE;
@@ -306,9 +307,25 @@ static int begin(go_fast *f, const engine_view *view) {
     f->phase = SEARCHED;
     if (f->level != 1) return ENGINE_TOKENS;
     if (f->position - f->swept >= AGE) sweep(f, f->position);
-    memcpy(f->saved, f->table, sizeof f->table);
-    search(f, view);
+    if (f->brief) {
+        f->phase = STEPPING;
+        f->ahead = 0;
+        f->visits = 0;
+        f->rest = left < LEAST;
+        f->next = (walk){f->position, 32};
+    } else {
+        memcpy(f->saved, f->table, sizeof f->table);
+        search(f, view);
+    }
+    f->brief = 0;
     return ENGINE_TOKENS;
+}
+
+/* The segment is full. */
+static void finish(go_fast *f) {
+    f->provable = 0;
+    if (f->level == 1 && f->phase == SEARCHED) prove(f);
+    f->phase = BETWEEN;
 }
 
 static uint32_t predict(go_fast *f, const engine_view *view) {
@@ -336,8 +353,7 @@ int go_fast_run(go_fast *f, const engine_view *view, const uint32_t *actual, uin
     for (size_t n = 0;; n++) {
         *made = n;
         if (f->phase != BETWEEN && f->position >= f->end) {
-            if (f->level == 1 && f->phase == SEARCHED) prove(f);
-            f->phase = BETWEEN;
+            finish(f);
             return f->position == view->end && view->last ? ENGINE_DONE : ENGINE_BLOCK;
         }
         if (f->position == view->end && view->last) return ENGINE_DONE;
@@ -361,26 +377,24 @@ int go_fast_run(go_fast *f, const engine_view *view, const uint32_t *actual, uin
 }
 
 int go_fast_commit(go_fast *f, const engine_view *view, uint32_t token) {
-    int told = f->position < f->end || !(view->last && f->position == view->end) ? ready(f, view) : ENGINE_LOST;
+    if (f->phase != BETWEEN && f->position >= f->end) finish(f);
+    if (view->last && f->position == view->end) return ENGINE_LOST;
+    int told = ready(f, view);
     if (told != ENGINE_TOKENS) return told;
     if (!go_fits(view, f->position, token)) return ENGINE_LOST;
-    uint32_t length = deflate_length(token);
-    if (f->level != 1 || token == predict(f, view)) {
-        advance(f, length);
-        if (f->phase == STEPPING && (token & DEFLATE_MATCH)) behind_match(f, view);
-        return ENGINE_TOKENS;
-    }
-    if (f->phase == SEARCHED) set_back(f, view);
-    if (!(token & DEFLATE_MATCH)) {
+    int match = (token & DEFLATE_MATCH) != 0;
+    if (f->level == 1 && token != predict(f, view)) {
+        if (f->phase == SEARCHED) set_back(f, view);
         find(f, view);
-        if (f->ahead && f->match_at == f->position) f->ahead = 0;
-        advance(f, 1);
-        return ENGINE_TOKENS;
+        if (match) {
+            forget(f);
+            if (f->position < limit_of(f)) enter(f, view, f->position);
+        } else if (f->ahead && f->match_at == f->position) {
+            f->ahead = 0;
+        }
     }
-    forget(f);
-    if (f->position < limit_of(f)) enter(f, view, f->position);
-    advance(f, length);
-    behind_match(f, view);
+    advance(f, deflate_length(token));
+    if (f->phase == STEPPING && match) behind_match(f, view);
     return ENGINE_TOKENS;
 }
 
@@ -389,6 +403,7 @@ int go_fast_cut(go_fast *f) {
     if (f->level == 1 && f->phase != BETWEEN) {
         f->stale = f->phase == SEARCHED;
         if (!f->stale) forget(f);
+        f->brief = f->position - f->start < GO_SEGMENT / 16;
         f->provable = 0;
     }
     f->phase = BETWEEN;
