@@ -166,7 +166,8 @@ static inline unsigned look(engine *e, const engine_view *view, bounds b, uint64
 static inline void predict(engine *e, const engine_view *view, bounds b) {
     if (e->known == BOTH) return;
     uint64_t position = e->position;
-    if (e->chains.hashed < position) engine_zlib_hash(&e->chains, view, position, e->lazy);
+    uint64_t behind = position + (e->known == HERE); /* what was found there was hashed before */
+    if (e->chains.hashed < behind) engine_zlib_hash(&e->chains, view, behind, e->lazy);
     if (e->known == UNKNOWN) {
         e->carried = 0;
         e->length = look(e, view, b, position, 2, &e->distance);
