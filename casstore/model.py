@@ -91,7 +91,8 @@ class Choice(NamedTuple):
 
 class Segment(NamedTuple):
     """One stretch of a deflate stream, whole blocks. `content`: bytes; `bits`: of the stream; `tokens`: most of one
-    block; `engine`: its number in the trace; `state`: what it carried into it; `exceptions`: to what it predicts."""
+    block; `engine`: its number in the trace; `state`: what it carried into it; `exceptions`: to what it predicts;
+    `goes_on`: the engine cannot begin there, only come from the stretch before."""
 
     content: int
     bits: int
@@ -100,6 +101,7 @@ class Segment(NamedTuple):
     engine: int
     state: tuple[int, ...]
     exceptions: bytes
+    goes_on: bool = False
 
 
 class Member(NamedTuple):

@@ -54,17 +54,22 @@ class Readable(Protocol):
 
 def candidates(header: bytes) -> list[Choice]:
     """Engines to be tried, the likeliest first, by what a member's header tells. Fingerprints: GZIP.md."""
-    flags, mtime, extra, system = header[3], header[4:8], header[8], header[9]
-    go = [Choice("go", 1, level) for level in (6, 1, 9)]
-    zlib_ = [Choice("zlib", 1, level) for level in (6, 9, 1)]
-    if system == 255:
-        if mtime == b"\0\x09\x6e\x88":
-            return [Choice("klauspost", 1, 5), *go, *zlib_]
-        first = {4: 1, 2: 9}.get(extra)
-        return [*sorted(go, key=lambda one: one.level != first), Choice("klauspost", 1, 5), *zlib_]
-    first = {2: 9, 4: 1}.get(extra, 6)
-    zlib_.sort(key=lambda one: one.level != first)
-    return [*zlib_, *go] if flags or any(mtime) or system != 255 else [*go, *zlib_]
+    mtime, extra, system = header[4:8], header[8], header[9]
+    likely = {2: 9, 4: 1}.get(extra, 6)
+    levels = [likely, *(level for level in (6, 9, 1) if level != likely), *(2, 3, 4, 5, 7, 8)]
+    families = {name: [Choice(name, 1, level) for level in levels] for name in ("go", "zlib", "gzip", "pigz")}
+    families["klauspost"] = [Choice("klauspost", 1, 5)]
+    if system == 255 and mtime == b"\0\x09\x6e\x88":
+        order = ["klauspost", "go", "zlib"]
+    elif system == 255 and not any(mtime):
+        order = ["go", "klauspost", "zlib"]
+    elif system == 3 and (header[3] & 8 or any(mtime)):
+        order = ["gzip", "pigz", "zlib", "go"]
+    else:
+        order = ["zlib", "go", "gzip", "pigz"]
+    found = [choice for name in order for choice in families[name][:3]]
+    found += [choice for name in order for choice in families[name][3:]]
+    return [one for one in found if one[:2] in deflate.engines()]
 
 
 class _Input:
@@ -241,7 +246,8 @@ class _Held:
             choice, engine = self._now
             state = engine.save()
             try:
-                return self._segment(body, choice, state, engine.make(stretch, view, begin, last, limit))
+                found = engine.make(stretch, view, begin, last, limit)
+                return self._segment(body, choice, state, found, not _begins(choice, view, begin, last, body, state))
             except (deflate.TooMuch, deflate.Lost):
                 self._now = None
         best: tuple[bytes, Choice, deflate.Engine] | None = None
@@ -263,12 +269,23 @@ class _Held:
         self._now = choice, engine
         return self._segment(body, choice, (0, 0, 0, 0), found)
 
-    def _segment(self, body: _Body, choice: Choice, state: tuple[int, ...], found: bytes) -> Segment:
+    def _segment(
+        self, body: _Body, choice: Choice, state: tuple[int, ...], found: bytes, goes_on: bool = False
+    ) -> Segment:
         if choice not in self._engines:
             self._engines.append(choice)
         stretch = body.stretch
         number = self._engines.index(choice)
-        return Segment(stretch.size, stretch.bits, stretch.blocks, stretch.most_tokens, number, state, found)
+        return Segment(stretch.size, stretch.bits, stretch.blocks, stretch.most_tokens, number, state, found, goes_on)
+
+
+def _begins(choice: Choice, view: Buffer, begin: int, last: bool, body: _Body, state: tuple[int, ...]) -> bool:
+    """Could an engine begin at this stretch?"""
+    try:
+        deflate.Engine(*choice).seek(view, begin, last, body.start, state)
+    except deflate.Lost:
+        return False
+    return True
 
 
 def replay(
@@ -323,23 +340,31 @@ def _stream(
 ) -> Iterator[tuple[int, Buffer]]:
     """Of a member's deflate stream, which begins at `first` of the blob, what the range touches; `start` counts from
     there."""
-    queue: deque[tuple[Future[bytearray], int, int]] = deque()
+    queue: deque[tuple[Future[tuple[bytearray, deflate.Engine]], int, int]] = deque()
     bit = at = carry = 0
 
-    def joined(job: Future[bytearray], begin: int, end: int) -> tuple[int, Buffer]:
+    def joined(job: Future[tuple[bytearray, deflate.Engine]], begin: int, end: int) -> tuple[int, Buffer]:
         # Where one stretch ends within a byte, the next one begins in it.
         nonlocal carry
-        piece = job.result()
+        piece, _ = job.result()
         if piece:
             piece[0] |= carry
             carry = piece.pop() if end & 7 else 0
         return begin >> 3, piece
 
-    for segment in member.segments:
+    before: Future[tuple[bytearray, deflate.Engine]] | None = None
+    for number, segment in enumerate(member.segments):
         end = bit + segment.bits
-        if (end + 7) >> 3 > start and (stop is None or first + (bit >> 3) < stop):
-            job = pool.submit(_again, trace, segment, read, content, size, at, bit & 7)
-            queue.append((job, bit, end))
+        # What the range touches, and where an engine can only come from before, what leads there.
+        ahead = end
+        for later in member.segments[number + 1 :]:
+            if not later.goes_on or (ahead + 7) >> 3 > start:
+                break
+            ahead += later.bits
+        if (ahead + 7) >> 3 > start and (stop is None or first + (bit >> 3) < stop):
+            came = before if segment.goes_on else None
+            before = pool.submit(_again, trace, segment, read, content, size, at, bit & 7, came)
+            queue.append((before, bit, end))
             if len(queue) > 3:
                 yield joined(*queue.popleft())
         bit, at = end, at + segment.content
@@ -352,19 +377,32 @@ def _stream(
 
 
 def _again(
-    trace: Trace, segment: Segment, read: Callable[[int, int], Buffer], start: int, size: int, at: int, phase: int
-) -> bytearray:
-    """The bits of one stretch, which begins at `at` of a member's `size` bytes of content, these at `start` of all."""
+    trace: Trace,
+    segment: Segment,
+    read: Callable[[int, int], Buffer],
+    start: int,
+    size: int,
+    at: int,
+    phase: int,
+    before: Future[tuple[bytearray, deflate.Engine]] | None,
+) -> tuple[bytearray, deflate.Engine]:
+    """The bits of one stretch, which begins at `at` of a member's `size` bytes of content, these at `start` of all; and
+    the engine. `before`: the stretch that it comes from (it was asked for earlier, so that it is being made)."""
     begin = max(0, at - deflate.HISTORY)
     end = min(at + segment.content + deflate.LOOKAHEAD, size)
     view = read(start + begin, start + end)
-    engine = deflate.Engine(*trace.engines[segment.engine])
-    engine.seek(view, begin, end == size, at, segment.state)
+    if before is not None:
+        _, engine = before.result()
+    else:
+        engine = deflate.Engine(*trace.engines[segment.engine])
+        engine.seek(view, begin, end == size, at, segment.state)
+    if engine.position != at:
+        raise deflate.BadTrace("a stretch that comes from elsewhere")
     out = bytearray((phase + segment.bits + 7) // 8)
     made = engine.apply(view, begin, end == size, segment.blocks, segment.exceptions, out, phase, segment.tokens)
     if made != segment.bits or engine.position != at + segment.content:
         raise deflate.BadTrace("other bits than told")
-    return out
+    return out, engine
 
 
 def _trailer(read: Callable[[int, int], Buffer], start: int, size: int) -> bytes:

@@ -54,6 +54,7 @@ def encode(trace: Trace) -> bytes:
         [one.tokens for one in segments],
         [one.engine for one in segments],
         *([one.state[i] for one in segments] for i in range(_STATE)),
+        [int(one.goes_on) for one in segments],
         [len(one.exceptions) for one in segments],
     ]
     columns = encode_columns([_column(one) for one in (*members, *rows)], _LEVEL)
@@ -95,7 +96,7 @@ def decode(data: Buffer, what: str = "trace") -> Trace:
             raise Damaged("trace with an impossible engine", what=what)
         choices.append(Choice(name.decode(), number, level))
         at += _ENGINE.size + name_length
-    counts = [members] * 4 + [count] * (6 + _STATE)
+    counts = [members] * 4 + [count] * (7 + _STATE)
     columns, at = decode_columns(view, at, counts, what, 8 * sum(counts))
     if at + stored + tail != len(view):
         raise Damaged("trace contradicts itself", what=what)
@@ -108,8 +109,8 @@ def decode(data: Buffer, what: str = "trace") -> Trace:
     ends = _cut(texts, sum(headers), trailers)
     exceptions = _cut(texts, sum(headers) + sum(trailers), rows[-1])
     segments = [
-        Segment(content, bits, blocks, tokens, engine, tuple(state), text)
-        for content, bits, blocks, tokens, engine, *state, text in zip(*rows[:-1], exceptions, strict=True)
+        Segment(content, bits, blocks, tokens, engine, tuple(state), text, bool(goes_on))
+        for content, bits, blocks, tokens, engine, *state, goes_on, text in zip(*rows[:-1], exceptions, strict=True)
     ]
     found: list[Member] = []
     begin = 0
@@ -120,12 +121,13 @@ def decode(data: Buffer, what: str = "trace") -> Trace:
 
 
 def _check(columns: list[U64], engines: int, count: int, length: int, what: str) -> None:
-    numbers, paddings, headers, trailers, content, bits, blocks, tokens, engine, *states, exceptions = columns
+    numbers, paddings, headers, trailers, content, bits, blocks, tokens, engine, *states, goes_on, exceptions = columns
     fine = (
         _sum(numbers) == count
         and _sum(headers, trailers, exceptions) == length
         and _below(paddings, 128)
         and _below(engine, engines)
+        and _below(goes_on, 2)
         and all(_below(one, 1 << 32) for one in (tokens, *states))
         and all(0 <= _sum(one) < 1 << 62 for one in (content, bits, blocks))
     )
