@@ -11,7 +11,7 @@ static const uint32_t nothing[ENGINE_STATE];
 
 /* ---- contents --------------------------------------------------------------------------------------------------- */
 
-enum { NOISE, TEXT, FEW, ZEROS, PERIOD, TAR, MIXED };
+enum { NOISE, TEXT, FEW, ZEROS, PERIOD, TAR, MIXED, COUNT, ENDS };
 
 /* The same bytes for the same arguments, for ever: digests of what encoders make of them are below. */
 static uint8_t *content(int pattern, size_t n, size_t period) {
@@ -29,6 +29,8 @@ static uint8_t *content(int pattern, size_t n, size_t period) {
             bytes[i] = i % 2560 < 512 ? (i % 2560 < 20 ? (uint8_t)('a' + number % 4) : 0)
                                       : (uint8_t)(i % 2560 > 1700 ? 0 : number % 3 ? bytes[i - 512] : 'A' + number % 26);
             break;
+        case COUNT: bytes[i] = (uint8_t)(i % 2 ? i / 2 : i / 512); break; /* no three bytes are there twice */
+        case ENDS: bytes[i] = (uint8_t)(number & 63); break;
         default: /* runs that are new, or older ones again */
             if (i == until) {
                 until = i + 1 + number % 400;
@@ -36,6 +38,13 @@ static uint8_t *content(int pattern, size_t n, size_t period) {
             }
             bytes[i] = from ? bytes[i - from] : (uint8_t)(number >> 16 & 31);
         }
+    }
+    /* The end is there three times already, and each time goes on a little more as gzip's window does behind the end. */
+    for (size_t k = 0; pattern == ENDS && k < 3; k++) {
+        uint8_t *copy = bytes + n - 200 - 300 * (k + 1);
+        memcpy(copy, bytes + n - 60, 60);
+        memset(copy + 60, k ? 0 : 'q', 2);
+        if (k == 2 && n > WINDOW + 10) memcpy(copy + 62, bytes + n + 2 - WINDOW, 5);
     }
     return bytes;
 }
@@ -221,6 +230,36 @@ static void test_far_positions(void) {
     free(bytes);
 }
 
+/* A stream may have a block boundary anywhere: what was saved there goes on as the engine itself does. */
+static void test_cuts(void) {
+    static const size_t sizes[] = {66000, 65400, 65530, 65600};
+    for (int run = 0; run < 40; run++) {
+        const engine_kind *kind = KINDS[run % 2];
+        int level = 4 + (int)below(6);
+        size_t n = sizes[run / 2 % 4];
+        uint64_t until = run % 4 < 2 ? n - 1 - below(260) : below(n);
+        uint8_t *bytes = content(run % 8 < 4 ? PERIOD : TEXT, n, 1000);
+        uint32_t *tokens = block(2 * n * sizeof *tokens), at[ENGINE_STATE];
+        engine_view view = {bytes, 0, n, 1};
+        void *engine = kind->open(level), *other = kind->open(level);
+        size_t made = 0, again = 0;
+        CHECK(engine && other && kind->seek(engine, &view, 0, nothing) >= 0);
+        while (kind->position(engine) < until) CHECK(kind->run(engine, &view, NULL, tokens, 1, &made) > 0);
+        CHECK(kind->cut(engine) >= 0);
+        kind->save(engine, at);
+        CHECK(kind->seek(other, &view, kind->position(engine), at) >= 0);
+        for (int told = 0; told != ENGINE_DONE;) {
+            told = kind->run(engine, &view, NULL, tokens, n, &made);
+            CHECK(told > 0 && kind->run(other, &view, NULL, tokens + n, n, &again) == told);
+            CHECK(made == again && !memcmp(tokens, tokens + n, made * sizeof *tokens));
+        }
+        kind->close(engine);
+        kind->close(other);
+        free(tokens);
+        free(bytes);
+    }
+}
+
 /* ---- corrections ------------------------------------------------------------------------------------------------ */
 
 /* A stream with other tokens here and there: literals for a match, a shorter one; those are marked. Returns the number of
@@ -300,9 +339,10 @@ static void test_corrections(void) {
         CHECK(misses(kind, level, bytes, n, s.tokens, s.n, missed) == 0);
         size_t count = 0, changes = change(&s, bytes, tokens, marks, &count, 100);
         size_t total = misses(kind, level, bytes, n, tokens, count, missed);
-        CHECK(changes > 5 && total <= changes * 12);
-        /* Where chains depend on the content alone, nothing is missed but what was changed. */
-        for (size_t i = 0; level > 3 && i < count; i++) CHECK(!missed[i] || marks[i]);
+        size_t others = 0;
+        for (size_t i = 0; i < count; i++) others += missed[i] && !marks[i];
+        /* Where chains depend on the content alone, nothing is missed but what was changed. Else chains are others, too. */
+        CHECK(changes > 5 && total && others <= (level > 3 ? 0 : 4 * changes));
         free(missed);
         free(marks);
         free(tokens);
@@ -367,6 +407,7 @@ int main(void) {
     test_golden();
     test_views_and_seeks();
     test_far_positions();
+    test_cuts();
     test_corrections();
     return 0;
 }
