@@ -152,8 +152,9 @@ static inline void search(finding *f, const uint64_t *cells, uint64_t at, uint64
         if (far + lane3 > reach) break;
         uint64_t next = cells[(at - far - lane3) % CELLS];
         const uint8_t *tail = here + f->best - 3 - far;
-        if ((go_load32(tail - lane0) == f->wanted) | (go_load32(tail - lane1) == f->wanted) |
-            (go_load32(tail - lane2) == f->wanted) | (go_load32(tail - lane3) == f->wanted)) {
+        unsigned hit0 = go_load32(tail - lane0) == f->wanted, hit1 = go_load32(tail - lane1) == f->wanted,
+                 hit2 = go_load32(tail - lane2) == f->wanted, hit3 = go_load32(tail - lane3) == f->wanted;
+        if (hit0 | hit1 | hit2 | hit3) {
             for (unsigned i = 0; i < 4; i++, lanes >>= 16) {
                 uint32_t back = far + (uint32_t)(lanes & 0xffff);
                 if (go_load32(here - back + f->best - 3) == f->wanted && consider(f, back)) return;
