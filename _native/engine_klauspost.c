@@ -305,11 +305,8 @@ static int kp_seek(void *engine, const engine_view *view, uint64_t position, con
                                   kp_close,    kp_seek,  kp_save,           kp_position, kp_run, kp_commit,            \
                                   kp_cut,      kp_block}
 
-KIND(engine_klauspost_1_14, 1, .short_splits = 1);
-KIND(engine_klauspost_1_15, 2, .skip = 0);
-KIND(engine_klauspost, 3, .skip = 2);
-KIND(engine_klauspost_1_18, 4, .skip = 2, .trimmed = 1);
-KIND(engine_klauspost_1_20, 5, .skip = 2, .trimmed = 1, .small = 1, .tree = 1);
-KIND(engine_klauspost_fused_1_15, 6, .fused = 1);
-KIND(engine_klauspost_fused, 7, .skip = 2, .fused = 1);
-KIND(engine_klauspost_fused_1_18, 8, .skip = 2, .trimmed = 1, .fused = 1);
+KIND(engine_klauspost, 1, .skip = 2);
+KIND(engine_klauspost_1_18, 2, .skip = 2, .trimmed = 1);
+KIND(engine_klauspost_1_20, 3, .skip = 2, .trimmed = 1, .small = 1, .tree = 1);
+KIND(engine_klauspost_1_15, 4, .skip = 0);
+KIND(engine_klauspost_1_14, 5, .short_splits = 1);

@@ -17,7 +17,6 @@ typedef struct {
     uint8_t trimmed;      /* heads end with the last code used, and the end of a block counts; else 286 and 30 codes */
     uint8_t small;        /* short segments are searched as others are; else they are not */
     uint8_t tree;         /* codes from a plain Huffman tree where it is not too deep */
-    uint8_t fused;        /* the estimate is made with fused multiply-adds, as compilers for other than x86 do */
 } kp_rules;
 
 /* A segment's tokens, and how often each symbol is among them; [256] counts no end of block. */
@@ -72,15 +71,11 @@ int kp_plan(kp_coder *coder, const kp_rules *rules, kp_kind kind, const kp_token
 
 /* ---- versions ------------------------------------------------------------------------------------------------------
  *
- * Those of klauspost/compress that differ in a byte, by their first release; pgzip's own have made no difference. Fused:
- * as compiled for other than x86; 1.20.1 and later are the same everywhere. */
-extern const engine_kind engine_klauspost_1_14; /* 1.14.4 */
-extern const engine_kind engine_klauspost_1_15; /* 1.15.0 to 1.15.9 */
-/* engine_klauspost: 1.15.10 to 1.18.0 */
-extern const engine_kind engine_klauspost_1_18; /* 1.18.1 to 1.20.3 */
-extern const engine_kind engine_klauspost_1_20; /* 1.20.4 */
-extern const engine_kind engine_klauspost_fused_1_15;
-extern const engine_kind engine_klauspost_fused;
-extern const engine_kind engine_klauspost_fused_1_18;
+ * Those of klauspost/compress that differ in a byte; pgzip's own make no difference. All are called "klauspost". */
+/* engine_klauspost, 1:                            1.15.10 to 1.18.0 */
+extern const engine_kind engine_klauspost_1_18; /* 2: 1.18.1 to 1.20.3 */
+extern const engine_kind engine_klauspost_1_20; /* 3: 1.20.4 */
+extern const engine_kind engine_klauspost_1_15; /* 4: 1.15.0 to 1.15.9 */
+extern const engine_kind engine_klauspost_1_14; /* 5: 1.14.4 */
 
 #endif

@@ -145,7 +145,8 @@ static uint32_t make_head(const kp_rules *rules, deflate_head *head, const uint8
 /* ---- the estimate ---------------------------------------------------------------------------------------------- */
 
 /* Its last bit decides. Each step is rounded to 24 bits, whatever the compiler is told: `volatile` keeps it from fusing
- * a product and a sum, and from more precision than a float has. */
+ * a product and a sum, and from more precision than a float has. (Encoders before 1.20.1 on other machines than x86 do
+ * fuse them; where that turns a decision, once in many thousand segments, a block is cut or joined, see kp_cut.) */
 static float product(float a, float b) {
     volatile float result = a * b;
     return result;
@@ -156,42 +157,23 @@ static float sum(float a, float b) {
     return result;
 }
 
-/* a * b + c. */
-static float product_sum(const kp_rules *rules, float a, float b, float c) {
-    if (!rules->fused) return sum(product(a, b), c);
-    /* Rounded once. The product is exact in a double. Its sum with c is made odd where it is not exact, and then leaves
-     * the last rounding as it should be. */
-    volatile double exact = (double)a * (double)b, whole = exact + (double)c;
-    volatile double part = whole - exact, left = whole - part;
-    double error = (exact - left) + ((double)c - part);
-    double odd = whole;
-    uint64_t bits;
-    memcpy(&bits, &odd, sizeof bits);
-    if (error != 0 && !(bits & 1)) {
-        bits += (error > 0) == (odd > 0) ? 1 : -(uint64_t)1;
-        memcpy(&odd, &bits, sizeof bits);
-    }
-    volatile float result = (float)odd;
-    return result;
-}
-
 /* About the logarithm to the base 2. */
-static float logarithm(const kp_rules *rules, float value) {
+static float logarithm(float value) {
     int32_t bits;
     memcpy(&bits, &value, sizeof bits);
     float exponent = (float)((bits >> 23 & 255) - 128), fraction;
     bits = (bits & (int32_t)0x807fffff) + (127 << 23);
     memcpy(&fraction, &bits, sizeof fraction);
-    float more = product_sum(rules, -0.34484843f, fraction, 2.02466578f);
-    return sum(exponent, product_sum(rules, more, fraction, -0.67487759f));
+    float more = sum(product(-0.34484843f, fraction), 2.02466578f);
+    return sum(exponent, sum(product(more, fraction), -0.67487759f));
 }
 
 /* Adds what `n` symbols of so many cost. */
-static float add_cost(const kp_rules *rules, float bits, uint32_t n, float inverse) {
-    float count = (float)n, each = -logarithm(rules, product(count, inverse));
+static float add_cost(float bits, uint32_t n, float inverse) {
+    float count = (float)n, each = -logarithm(product(count, inverse));
     if (each < 1) each = 1;
     if (each > 15) each = 15;
-    return product_sum(rules, each, count, bits);
+    return sum(bits, product(each, count));
 }
 
 static float inverse_of(uint32_t n) {
@@ -200,18 +182,18 @@ static float inverse_of(uint32_t n) {
 }
 
 /* What the tokens would cost under the best codes. `n`: with the end of the block, if it is there. */
-static uint32_t estimate(const kp_rules *rules, const kp_tokens *t, uint32_t n) {
+static uint32_t estimate(const kp_tokens *t, uint32_t n) {
     float bits = 0;
     uint32_t extra = 0, matches = 0;
     if (n) {
         float inverse = inverse_of(n);
         for (unsigned i = 0; i < 256; i++)
-            if (t->symbols[i]) bits = add_cost(rules, bits, t->symbols[i], inverse);
+            if (t->symbols[i]) bits = add_cost(bits, t->symbols[i], inverse);
         bits = sum(bits, 15);
         for (unsigned i = 0; i < LITERAL_CODES - 257; i++) {
             uint32_t count = t->symbols[257 + i];
             if (!count) continue;
-            bits = add_cost(rules, bits, count, inverse);
+            bits = add_cost(bits, count, inverse);
             extra += deflate_length_extra[i] * count;
             matches += count;
         }
@@ -221,7 +203,7 @@ static uint32_t estimate(const kp_rules *rules, const kp_tokens *t, uint32_t n) 
         for (unsigned i = 0; i < DISTANCE_CODES; i++) {
             uint32_t count = t->distances[i];
             if (!count) continue;
-            bits = add_cost(rules, bits, count, inverse);
+            bits = add_cost(bits, count, inverse);
             extra += deflate_distance_extra[i] * count;
         }
     }
@@ -315,7 +297,7 @@ static int matches(kp_coder *coder, const kp_rules *rules, const kp_tokens *t, u
             weigh(distances, fixed_lengths + DEFLATE_LITERALS, DISTANCE_CODES);
 
     if (coder->header) {
-        uint32_t fresh = coder->header + estimate(rules, t, n);
+        uint32_t fresh = coder->header + estimate(t, n);
         fresh += coder->lengths[END] + (fresh >> PENALTY);
         uint32_t reused = weigh(symbols, coder->lengths, LITERAL_CODES) +
                           weigh(distances, coder->lengths + DEFLATE_LITERALS, DISTANCE_CODES) + extra;
