@@ -74,6 +74,7 @@ typedef struct {
 extern const engine_kind engine_go;        /* Go compress/flate 1.7 to 1.26 */
 extern const engine_kind engine_zlib;      /* zlib 1.2.x and 1.3.x, levels 1 to 9 */
 extern const engine_kind engine_gzip;      /* GNU gzip, levels 1 to 9 */
+extern const engine_kind engine_busybox;   /* BusyBox's gzip, levels 4 to 9; + 10 or 20: built faster */
 extern const engine_kind engine_pigz;      /* pigz over zlib, levels 1 to 9, in pieces of 128 KiB */
 extern const engine_kind engine_klauspost; /* klauspost/compress under pgzip */
 

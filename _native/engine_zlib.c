@@ -1,6 +1,6 @@
-/* zlib, GNU gzip and pigz, predicted: see engine.h.
+/* zlib, GNU gzip, BusyBox's gzip and pigz, predicted: see engine.h.
  *
- * Three encoders with one matcher. Their rules, by what they look at:
+ * Encoders with one matcher. Their rules, by what they look at:
  *
  * Chains. Each position is hashed by its three bytes to 15 bits; position 0 never. Candidates come newest first, up to
  * `chain` of them (a quarter, if there already is a match of `good`); the first may be REACH away, the others less. A
@@ -24,10 +24,15 @@
  * is two zeros and then what was there 32 KiB before. Once it has seen the end, its window stays; positions in its last
  * AHEAD bytes have no matches.
  *
+ * BusyBox's gzip is GNU gzip in little memory: blocks of 8191 tokens, hashes of 13 bits, no zeros behind the end,
+ * where it has matches as elsewhere. Built
+ * with CONFIG_GZIP_FAST it takes twice as much of both (here: levels 14 to 19), or four times (24 to 29). Its own levels
+ * 1 to 3 are 4; without any it is 6.
+ *
  * pigz encodes pieces of 128 KiB, each with the 32 KiB before as its dictionary; a piece ends its block, and then comes to
  * a byte boundary: by fixed empty blocks (10 bits each), or with one stored empty block if the bits are odd.
  *
- * Sources: zlib's deflate.c and trees.c, gzip 1.12's, pigz 2.6's; GZIP.md. */
+ * Sources: zlib's deflate.c and trees.c, gzip 1.12's, pigz 2.6's, BusyBox's gzip.c; GZIP.md. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,7 +42,7 @@
 #define FAR 4096u
 #define PIECE 131072u
 
-typedef enum { ZLIB, GNU, PIGZ } flavour;
+typedef enum { ZLIB, PIGZ, GNU, BUSYBOX } flavour;
 
 typedef struct {
     uint16_t good, lazy, nice, chain;
@@ -53,7 +58,10 @@ enum { UNKNOWN, HERE, BOTH };
 typedef struct {
     level_rules rules;
     flavour flavour;
-    int lazy, gnu_cuts;
+    int lazy;
+    int old;       /* GNU gzip and BusyBox: from the time before zlib */
+    int cuts;      /* they end a block early, at this level */
+    uint32_t most; /* tokens of a block */
     uint64_t position;
     uint64_t piece;            /* pigz: where it began */
     int known, carried;        /* carried: what is known was searched for with the token before in mind */
@@ -97,29 +105,30 @@ static uint64_t window_at(uint64_t position, uint64_t begin, int end_in_sight) {
 
 static uint64_t window_of(const engine *e, uint64_t position, uint64_t end, int last) {
     int in_sight = last && end - position < AHEAD;
-    if (e->flavour == GNU && in_sight && e->edge) position = e->edge - 1;
+    if (e->old && in_sight && e->edge) position = e->edge - 1;
     uint64_t piece = e->flavour == PIGZ ? (position && position == end ? position - 1 : position) / PIECE * PIECE : 0;
     return window_at(position, piece ? piece - WINDOW : 0, in_sight);
 }
 
 /* ---- searching -------------------------------------------------------------------------------------------------- */
 
-/* What gzip's window holds at a position, behind the end too. */
-static uint8_t byte_of(const engine_view *view, uint64_t at, uint64_t window) {
+/* What gzip's or BusyBox's window holds at a position, behind the end too. */
+static uint8_t byte_of(const engine *e, const engine_view *view, uint64_t at, uint64_t window) {
     if (at < view->end) return *bytes_at(view, at);
     uint64_t stale = at - window >= WINDOW ? window > 0 : window > WINDOW;
-    return at < view->end + 2 || !stale ? 0 : *bytes_at(view, at - WINDOW);
+    if (at - window >= 2 * WINDOW) stale = 0; /* BusyBox reads on behind its window: zeros, for all that is known */
+    return (e->flavour == GNU && at < view->end + 2) || !stale ? 0 : *bytes_at(view, at - WINDOW);
 }
 
 /* The same near the end, by the letter. */
 static unsigned search_end(const engine *e, const engine_view *view, bounds b, uint64_t position, unsigned best,
                            unsigned tries, uint32_t *found) {
     unsigned left = b.end - position < DEFLATE_MAX_MATCH ? (unsigned)(b.end - position) : DEFLATE_MAX_MATCH;
-    if (left < DEFLATE_MIN_MATCH || (e->flavour != GNU && best >= left)) return best;
+    if (left < DEFLATE_MIN_MATCH || (!e->old && best >= left)) return best;
     uint64_t window = window_of(e, position, b.end, b.last);
     if (e->flavour == GNU && position - window > 2 * WINDOW - AHEAD) return best;
     unsigned most = left, nice = e->rules.nice;
-    if (e->flavour == GNU) most = DEFLATE_MAX_MATCH;
+    if (e->old) most = DEFLATE_MAX_MATCH;
     else if (nice > left) nice = left;
     uint32_t distance = 0, reach = position - window == REACH ? REACH - 1 : REACH;
     for (; tries; tries--) {
@@ -128,9 +137,9 @@ static unsigned search_end(const engine *e, const engine_view *view, bounds b, u
         if (distance > reach) break;
         reach = REACH - 1;
         unsigned length = 0;
-        if (e->flavour == GNU) {
-            while (length < most && byte_of(view, position + length, window) ==
-                                        byte_of(view, position + length - distance, window))
+        if (e->old) {
+            while (length < most && byte_of(e, view, position + length, window) ==
+                                        byte_of(e, view, position + length - distance, window))
                 length++;
         } else {
             const uint8_t *here = bytes_at(view, position);
@@ -156,7 +165,7 @@ static inline unsigned look(engine *e, const engine_view *view, bounds b, uint64
         if (!e->lazy) return search(&e->chains, here, position, best, tries, e->rules.nice, WINDOW, 0, found);
         return search(&e->chains, here, position, best, tries, e->rules.nice, FAR, 1, found);
     }
-    if (e->flavour == GNU && b.last && !e->edge && b.end - position < AHEAD) e->edge = position + 1;
+    if (e->old && b.last && !e->edge && b.end - position < AHEAD) e->edge = position + 1;
     engine_zlib_hash(&e->chains, view, position + 1, e->lazy);
     unsigned length = search_end(e, view, b, position, best, tries, found);
     return e->lazy && length == 3 && best == 2 && *found > FAR ? 2 : length;
@@ -180,7 +189,7 @@ static inline void predict(engine *e, const engine_view *view, bounds b) {
             if (e->length < e->rules.lazy) {
                 e->next_length = look(e, view, b, position + 1, e->length, &e->next_distance);
             } else {
-                if (e->flavour == GNU && b.last && !e->edge && b.end - position - 1 < AHEAD) e->edge = position + 2;
+                if (e->old && b.last && !e->edge && b.end - position - 1 < AHEAD) e->edge = position + 2;
                 engine_zlib_hash(&e->chains, view, position + 2, 1);
             }
         }
@@ -212,16 +221,16 @@ static inline void advance(engine *e, const engine_view *view, unsigned length, 
 static inline int count(engine *e, uint32_t token, uint64_t looked) {
     e->tokens++;
     e->full = 0;
-    if (e->flavour != GNU) return e->full = e->tokens == 16383;
+    if (!e->old) return e->full = e->tokens == e->most;
     if (token & DEFLATE_MATCH) {
         e->matches++;
         e->extra += 5 + deflate_distance_extra[deflate_distance_code(deflate_distance(token))];
     }
-    if (e->gnu_cuts && !(e->tokens & 4095)) {
+    if (e->cuts && !(e->tokens & 4095)) {
         uint64_t estimate = (e->tokens * (uint64_t)8 + e->extra) >> 3;
         if (e->matches < e->tokens / 2 && estimate < (looked - e->start) / 2) return e->full = 1;
     }
-    return e->full = e->tokens == 32767;
+    return e->full = e->tokens == e->most;
 }
 
 static int cut(void *engine_) {
@@ -251,7 +260,10 @@ static void *open_as(flavour flavour, int level) {
     e->rules = LEVELS[level];
     e->flavour = flavour;
     e->lazy = level > 3;
-    e->gnu_cuts = level > 2;
+    e->old = flavour >= GNU;
+    e->cuts = e->old && level > 2;
+    e->most = flavour == GNU ? 32767 : 16383;
+    e->chains.mask = HASHES - 1;
     engine_zlib_forget(&e->chains, 0);
     return e;
 }
@@ -259,6 +271,18 @@ static void *open_as(flavour flavour, int level) {
 static void *open_zlib(int level) { return open_as(ZLIB, level); }
 static void *open_gnu(int level) { return open_as(GNU, level); }
 static void *open_pigz(int level) { return open_as(PIGZ, level); }
+
+static void *open_busybox(int level) {
+    int memory = level / 10; /* as it was built: CONFIG_GZIP_FAST */
+    if (level < 0 || memory > 2 || level % 10 < 4) return NULL;
+    engine *e = open_as(BUSYBOX, level % 10);
+    if (e) {
+        e->most = (8192u << memory) - 1;
+        e->chains.mask = (8192u << memory) - 1;
+    }
+    return e;
+}
+
 static void close_engine(void *engine_) { free(engine_); }
 static uint64_t position_of(const void *engine_) { return ((const engine *)engine_)->position; }
 
@@ -418,4 +442,5 @@ static int block(void *engine_, const engine_view *view, const uint32_t *tokens,
 
 const engine_kind engine_zlib = KIND("zlib", 1, 16383, open_zlib);
 const engine_kind engine_gzip = KIND("gzip", 1, 32767, open_gnu);
+const engine_kind engine_busybox = KIND("busybox", 1, 32767, open_busybox);
 const engine_kind engine_pigz = KIND("pigz", 1, 16383, open_pigz);

@@ -34,6 +34,7 @@ unsigned engine_zlib_lengths(const uint32_t *frequencies, unsigned n, unsigned l
 typedef struct {
     uint64_t hashed; /* all positions before it that are to be */
     uint64_t origin;
+    unsigned mask; /* of a hash */
     uint16_t newest[HASHES];
     uint16_t newest_wide[WIDE_HASHES];
     uint32_t steps[WINDOW]; /* wide: rank << 16 | distance to the one before in zlib's chain */
@@ -75,8 +76,9 @@ static inline void hash_some(chains *c, const uint8_t *bytes, uint64_t to, int w
     if (at - c->origin > 64000) engine_zlib_renumber(c);
     unsigned number = (unsigned)(at - c->origin), hash = (unsigned)bytes[0] << 5 ^ bytes[1];
     unsigned slot = (unsigned)at & MASK;
+    const unsigned mask = c->mask;
     for (size_t n = (size_t)(to - at), i = 0; i < n; i++, number++, slot = (slot + 1) & MASK) {
-        hash = (hash << 5 ^ bytes[i + 2]) & (HASHES - 1);
+        hash = (hash << 5 ^ bytes[i + 2]) & mask;
         unsigned distance = number - c->newest[hash];
         c->newest[hash] = (uint16_t)number;
         if (wide) {
