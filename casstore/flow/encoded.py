@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from ..codec import gzip
 from ..codec.gzip import Analysis
 from ..errors import Damaged
+from ..format import recipe as recipe_format
 from ..format import trace as trace_format
 from ..kernels import hashing
-from ..model import Buffer, Recipe
+from ..model import BlobInfo, Buffer, Recipe
+from ..store.volume import Volume
 from .source import Source, fill
 
 PIECE = 1 << 20
@@ -62,6 +65,39 @@ class Unfolded:
         """The trace as a recipe keeps it."""
         found = self._analysis.trace
         return None if found is None else trace_format.encode(found)
+
+
+ENCODERS = {
+    ("go", 1): "Go compress/flate 1.7 to 1.26",
+    ("zlib", 1): "zlib 1.2",
+    ("gzip", 1): "GNU gzip",
+    ("pigz", 1): "pigz",
+    ("klauspost", 1): "klauspost/compress 1.16 to 1.17 (pgzip)",
+}
+"""What an engine is known to be, by its name and version."""
+
+
+class Encoder(NamedTuple):
+    """What made a compressed blob. `name`: of the encoder, and its level; `trace`: bytes of the trace; `corrections`:
+    of them, before they are compressed, what the encoder was not expected to do."""
+
+    name: str
+    trace: int
+    corrections: int
+
+
+def encoder_of(volume: Volume, info: BlobInfo) -> Encoder | None:
+    """Of a packed blob that is compressed. Damaged: its recipe or trace cannot be read."""
+    if info.place.state != "packed" or info.encoding == "identity":
+        return None
+    recipe = recipe_format.decode(volume.packs.record(info.digest, info.place), f"recipe of {info.digest}")
+    trace = trace_format.decode(recipe.trace, f"trace of {info.digest}")
+    names = [
+        f"{ENCODERS.get((one.name, one.version), f'{one.name} {one.version}')} level {one.level}"
+        for one in trace.engines
+    ]
+    corrections = sum(len(one.exceptions) for member in trace.members for one in member.segments)
+    return Encoder(", ".join(names), len(recipe.trace), corrections)
 
 
 def replayed(
