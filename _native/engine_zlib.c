@@ -2,35 +2,35 @@
  *
  * Encoders with one matcher. Their rules, by what they look at:
  *
- * Chains. Each position is hashed by its three bytes to 15 bits; position 0 never. Candidates come newest first, up to
- * `chain` of them (a quarter, if there already is a match of `good`); the first may be REACH away, the others less. A
- * longer match wins; one of `nice` or of all that is left ends the search.
- * Levels 1 to 3 take what they find. Matches longer than `lazy` are not hashed, but for their first position, so that the
- * chains depend on all tokens before: these levels cannot be taken up in the middle.
- * Levels 4 to 9 drop matches of 3 that are more than FAR away, and look one position on, unless the match is `lazy` long;
- * a longer one there makes this token a literal. All positions are hashed: chains depend on the content alone. After a
- * literal, what was found for the next position is kept, over block boundaries too.
+ * Chains. Each position is hashed by its three bytes to 15 bits; position 0 never. Candidates come newest first, up
+ * to `chain` of them (a quarter, if there already is a match of `good`); the first may be REACH away, the others
+ * less. A longer match wins; one of `nice` or of all that is left ends the search.
+ * Levels 1 to 3 take what they find. Matches longer than `lazy` are not hashed, but for their first position, so
+ * that the chains depend on all tokens before: these levels cannot be taken up in the middle.
+ * Levels 4 to 9 drop matches of 3 that are more than FAR away, and look one position on, unless the match is `lazy`
+ * long; a longer one there makes this token a literal. All positions are hashed: chains depend on the content alone.
+ * After a literal, what was found for the next position is kept, over block boundaries too.
  *
- * Blocks. zlib ends them after 16383 tokens: 1.2.5.1 to 1.2.11 count them in last_lit, 1.2.12 and later (sym_next, LIT_MEM)
- * otherwise, with the same result. GNU gzip: 32767, or at a multiple of 4096 where, from level 3 on, half of the tokens are
- * literals and an estimate is below half of the content. When the last token but the one that waits fills a block, an
- * empty one ends the stream.
+ * Blocks. zlib ends them after 16383 tokens: 1.2.5.1 to 1.2.11 count them in last_lit, 1.2.12 and later (sym_next,
+ * LIT_MEM) otherwise, with the same result. GNU gzip: 32767, or at a multiple of 4096 where, from level 3 on, half
+ * of the tokens are literals and an estimate is below half of the content. When the last token but the one that
+ * waits fills a block, an empty one ends the stream.
  *
- * The window. 64 KiB, moved on by 32 KiB when less than AHEAD bytes are ahead and the position in it is WINDOW + REACH. A
- * block whose begin has left it cannot be stored. Seen from the content: windows depend on the last position looked at.
- * This is so where input comes in large pieces, or in such as are multiples of 512 bytes.
+ * The window. 64 KiB, moved on by 32 KiB when less than AHEAD bytes are ahead and the position in it is WINDOW +
+ * REACH. A block whose begin has left it cannot be stored. Seen from the content: windows depend on the last
+ * position looked at. This is so where input comes in large pieces, or in such as are multiples of 512 bytes.
  *
- * GNU gzip does not shorten its searches towards the end: there it compares what its window holds behind the end, which
- * is two zeros and then what was there 32 KiB before. Once it has seen the end, its window stays; positions in its last
- * AHEAD bytes have no matches.
+ * GNU gzip does not shorten its searches towards the end: there it compares what its window holds behind the end,
+ * which is two zeros and then what was there 32 KiB before. Once it has seen the end, its window stays; positions in
+ * its last AHEAD bytes have no matches.
  *
  * BusyBox's gzip is GNU gzip in little memory: blocks of 8191 tokens, hashes of 13 bits, no zeros behind the end,
- * where it has matches as elsewhere. Built
- * with CONFIG_GZIP_FAST it takes twice as much of both (here: levels 14 to 19), or four times (24 to 29). Its own levels
- * 1 to 3 are 4; without any it is 6.
+ * where it has matches as elsewhere. Built with CONFIG_GZIP_FAST it takes twice as much of both (here: levels 14 to
+ * 19), or four times (24 to 29). Its own levels 1 to 3 are 4; without any it is 6.
  *
- * pigz encodes pieces of 128 KiB, each with the 32 KiB before as its dictionary; a piece ends its block, and then comes to
- * a byte boundary: by fixed empty blocks (10 bits each), or with one stored empty block if the bits are odd.
+ * pigz encodes pieces of 128 KiB, each with the 32 KiB before as its dictionary; a piece ends its block, and then
+ * comes to a byte boundary: by fixed empty blocks (10 bits each), or with one stored empty block if the bits are
+ * odd.
  *
  * Sources: zlib's deflate.c and trees.c, gzip 1.12's, pigz 2.6's, BusyBox's gzip.c; GZIP.md. */
 #include <stdlib.h>
@@ -171,7 +171,8 @@ static inline unsigned look(engine *e, const engine_view *view, bounds b, uint64
     return e->lazy && length == 3 && best == 2 && *found > FAR ? 2 : length;
 }
 
-/* Find what there is at the position, and at the next. There is a byte at least, and AMPLE of them or the end in sight. */
+/* Find what there is at the position, and at the next. There is a byte at least, and AMPLE of them or the end in
+ * sight. */
 static inline void predict(engine *e, const engine_view *view, bounds b) {
     if (e->known == BOTH) return;
     uint64_t position = e->position;
@@ -426,7 +427,8 @@ static int block(void *engine_, const engine_view *view, const uint32_t *tokens,
     uint64_t looked = e->position;
     if (n && (!ends || full)) looked -= deflate_length(last) - (unsigned)e->lazy;
     if (!(start % PIECE)) e->phase = 0;
-    uint64_t bits = engine_zlib_send(tokens, n, e->position - start, start >= window_of(e, looked, b.end, b.last), head);
+    int storable = start >= window_of(e, looked, b.end, b.last);
+    uint64_t bits = engine_zlib_send(tokens, n, e->position - start, storable, head);
     e->phase = head->type == DEFLATE_STORED ? 0 : (unsigned)(e->phase + bits) & 7;
     if (done) {
         head->final = !full;

@@ -1,5 +1,5 @@
-/* What the files of the zlib family share: chains of positions with equal hashes, and how blocks are sent. The rules that
- * both follow are told in engine_zlib.c. */
+/* What the files of the zlib family share: chains of positions with equal hashes, and how blocks are sent. The rules
+ * that both follow are told in engine_zlib.c. */
 #ifndef CASSTORE_ENGINE_ZLIB_H
 #define CASSTORE_ENGINE_ZLIB_H
 
@@ -7,9 +7,9 @@
 
 #include "engine.h"
 
-/* How zlib and its kin send a block of these tokens, which are `bytes` of content: stored (where `storable`), with fixed
- * or with dynamic codes, whichever takes the fewest bytes. Fills in the head but for `final`; returns the block's bits,
- * of a stored one only those of its type. */
+/* How zlib and its kin send a block of these tokens, which are `bytes` of content: stored (where `storable`), with
+ * fixed or with dynamic codes, whichever takes the fewest bytes. Fills in the head but for `final`; returns the
+ * block's bits, of a stored one only those of its type. */
 uint64_t engine_zlib_send(const uint32_t *tokens, size_t n, uint64_t bytes, int storable, deflate_head *head);
 
 /* Huffman codes of at most `limit` bits for `n` symbols (at most 286), by the rules of zlib: two symbols at least, the
@@ -25,12 +25,13 @@ unsigned engine_zlib_lengths(const uint32_t *frequencies, unsigned n, unsigned l
 #define MASK (WINDOW - 1)
 #define AMPLE 640u /* bytes ahead with which no rule about the end applies, and eight more may be read */
 
-/* zlib's chains link positions whose three bytes have the same hash. Where all positions are hashed, these chains are kept
- * only by single steps, and longer matches are found in chains of their own, by four bytes, which are shorter: `rank`
- * counts a position's predecessors in zlib's chain, so that a search ends with the candidate that zlib's would end with.
+/* zlib's chains link positions whose three bytes have the same hash. Where all positions are hashed, these chains
+ * are kept only by single steps, and longer matches are found in chains of their own, by four bytes, which are
+ * shorter: `rank` counts a position's predecessors in zlib's chain, so that a search ends with the candidate that
+ * zlib's would end with.
  *
- * Distances of WINDOW and more stand for none. Numbers of positions are from `origin` on; WINDOW at least, so that 0, no
- * position, is far away from all. */
+ * Distances of WINDOW and more stand for none. Numbers of positions are from `origin` on; WINDOW at least, so that
+ * 0, no position, is far away from all. */
 typedef struct {
     uint64_t hashed; /* all positions before it that are to be */
     uint64_t origin;
@@ -38,8 +39,9 @@ typedef struct {
     uint16_t newest[HASHES];
     uint16_t newest_wide[WIDE_HASHES];
     uint32_t steps[WINDOW]; /* wide: rank << 16 | distance to the one before in zlib's chain */
-    uint64_t links[WINDOW]; /* of a chain: the distance to the one before, and three times on from there, 16 bits each, the
-                             * nearest lowest. wide: by four bytes; else zlib's */
+    /* Of a chain: the distance to the one before, and three times on from there, 16 bits each, the nearest lowest.
+     * wide: the chain by four bytes; else zlib's. */
+    uint64_t links[WINDOW];
 } chains;
 
 static inline uint32_t load32(const uint8_t *p) {

@@ -1,4 +1,7 @@
-"""The engines of the zlib family against the encoders themselves, to the byte: zlib (Python's), GNU gzip, pigz."""
+"""The engines of the zlib family against the encoders themselves, to the byte.
+
+zlib (Python's; libarchive's under bsdtar), GNU gzip, pigz, BusyBox.
+"""
 
 from __future__ import annotations
 
@@ -145,3 +148,28 @@ def test_pigz(encode: Encode, level: int) -> None:
         # With one process only it would be no pieces.
         expected = by_program(["pigz", "-n", "-c", "-p", "2", f"-{level}"], content)
         assert encode("pigz", level, content) == expected, len(content)
+
+
+def test_busybox(encode: Encode) -> None:
+    program("busybox", "BusyBox v1.")
+    command = ["busybox", "gzip", "-c"]
+    # How it was built is not to be seen but in blocks: of letters that do not repeat, 8191 and so on fit into one.
+    probe = b"".join(bytes([i // 256, i % 256]) for i in range(1 << 15))
+    expected = by_program(command, probe)
+    fast = [fast for fast in (0, 10, 20) if encode("busybox", fast + 6, probe) == expected]
+    assert fast
+    for content in contents(300):
+        assert encode("busybox", fast[0] + 6, content) == by_program(command, content), len(content)
+
+
+def test_libarchive(encode: Encode, tmp_path: Path) -> None:
+    program("bsdtar", "zlib/1.2")
+    (tmp_path / "content").write_bytes(structured(random.Random(400), 300_000))
+    tar = ["bsdtar", "-C", str(tmp_path), "--format=ustar", "--uid=0", "--gid=0", "--uname=", "--gname="]
+    plain, packed = tmp_path / "plain", tmp_path / "packed"
+    subprocess.run([*tar, "-cf", plain, "content"], check=True)
+    for level in (1, 6, 9):
+        # Into a file: what goes into a pipe is padded to whole records.
+        options = f"--options=gzip:compression-level={level}"
+        subprocess.run([*tar, "-czf", packed, options, "content"], check=True)
+        assert packed.read_bytes()[10:-8] == encode("zlib", level, plain.read_bytes()), level
