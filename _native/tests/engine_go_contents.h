@@ -66,7 +66,7 @@ static inline size_t content_of(int which, uint8_t *bytes) {
     case 2: return noise(bytes, 0, 127, 3, &seed);
     case 3: memset(bytes, 0, 300000); return 300000;
     case 4: return noise(bytes, 0, 131070, 256, &seed);                            /* two segments of 65535 */
-    case 5: return noise(bytes, 0, 200000, 2, &seed);                              /* long chains */
+    case 5: return noise(bytes, 0, 70000, 2, &seed);                               /* long chains */
     case 6: patchwork(bytes, 65536, &seed); return 65536;                          /* the window, exactly */
     case 7: patchwork(bytes, 65537, &seed); return 65537;
     case 8: patchwork(bytes, 330000, &seed); return 330000;
