@@ -1,9 +1,12 @@
 /* The engine of klauspost/compress's flate at level 5, as pgzip drives it: podman, buildah, skopeo, umoci and apko make
  * layers so. See engine.h; the rules: GZIP.md.
  *
- * pgzip gives its encoder 1 MiB at a time, each with the last 16 KiB before it as a dictionary and each followed by a
- * flush (an empty stored block); at the end there is an empty fixed block. So each MiB depends on the content alone, and
+ * pgzip gives its encoder a unit at a time, each with the last 16 KiB before it as a dictionary and each followed by a
+ * flush (an empty stored block); at the end there is an empty fixed block. So each unit depends on the content alone, and
  * what is inside is made from its begin on: a seek into the middle of one encodes what lies before.
+ *
+ * Levels: 5 (or -1) is 5 with units of 1 MiB, which is the default; 15 with half of that, 25 with a quarter, as umoci has
+ * it, and so on to 55.
  *
  * A segment is coded once its tokens are known, and only then is it known whether it goes on with the block before. So a
  * block's end is told after a look at the segment after it. */
@@ -12,7 +15,8 @@
 
 #include "engine_klauspost.h"
 
-#define UNIT (1u << 20)
+#define UNIT (1u << 20) /* the largest */
+#define SHRINKS 5       /* so often it can be halved */
 #define DICTIONARY 16384u
 #define REACH 32768u
 #define SMALL 128u /* bytes of a last segment that is too short to be searched */
@@ -20,6 +24,7 @@
 
 typedef struct {
     kp_rules rules;
+    uint32_t unit; /* its size */
     uint64_t base;     /* of the unit */
     uint64_t position; /* tokens before it are handed out */
     uint64_t begin, end; /* of the segment */
@@ -40,11 +45,13 @@ typedef struct {
 } kp_engine;
 
 static void *kp_open(const kp_rules *rules, int level) {
-    if (level != 5 && level != -1) return NULL;
+    if (level == -1) level = 5;
+    if (level < 0 || level % 10 != 5 || level / 10 > SHRINKS) return NULL;
     kp_engine *e = malloc(sizeof *e);
     if (!e) return NULL;
     memset(e, 0, sizeof *e);
     e->rules = *rules;
+    e->unit = UNIT >> level / 10;
     kp_tokens_init(&e->tokens);
     kp_matcher_init(&e->matcher);
     return e;
@@ -110,19 +117,19 @@ static int open_segment(kp_engine *e, const engine_view *view) {
     uint64_t at = e->position;
     if (at < view->begin || at > view->end) return ENGINE_MORE;
     if (at == view->end) return view->last ? ENGINE_DONE : ENGINE_MORE;
-    uint64_t base = at & ~(uint64_t)(UNIT - 1);
+    uint64_t base = at - at % e->unit;
     if (at == base) {
         int failed = begin_unit(e, view, base);
         if (failed) return failed;
     }
-    uint64_t left = view->end - at, unit = base + UNIT - at;
+    uint64_t left = view->end - at, unit = base + e->unit - at;
     if (left > unit) left = unit;
     if (left < KP_SEGMENT && left < unit && !view->last) return ENGINE_MORE;
     uint64_t history = at - e->matcher.begin;
     if (at - (history < REACH ? history : REACH) < view->begin) return ENGINE_MORE;
     e->begin = at;
     e->end = at + (left < KP_SEGMENT ? left : KP_SEGMENT);
-    e->sync = e->end == base + UNIT || (view->last && e->end == view->end);
+    e->sync = e->end == base + e->unit || (view->last && e->end == view->end);
     e->last = view->last && e->end == view->end;
     e->taken = 0;
     e->open = 1;
@@ -244,7 +251,7 @@ static int kp_block(void *engine, const engine_view *view, const uint32_t *token
     e->edge = 0;
     e->fresh = 1;
     if (e->taken == e->tokens.n) { /* the unit's end: a flush; at the end also of a unit of nothing */
-        e->follows = !e->last ? 1 : e->position % UNIT ? 2 : 3;
+        e->follows = !e->last ? 1 : e->position % e->unit ? 2 : 3;
         *follows = e->follows;
         e->open = 0;
     } else {
@@ -261,12 +268,12 @@ static void kp_save(const void *engine, uint32_t state[ENGINE_STATE]) {
     memset(state, 0, ENGINE_STATE * sizeof *state);
     state[0] = e->follows;
     /* Of the segments before this boundary, and of the one after it. */
-    if (e->position % UNIT) state[1] = e->cuts, state[2] = e->joins;
+    if (e->position % e->unit) state[1] = e->cuts, state[2] = e->joins;
 }
 
 static int kp_seek(void *engine, const engine_view *view, uint64_t position, const uint32_t state[ENGINE_STATE]) {
     kp_engine *e = engine;
-    uint64_t base = position & ~(uint64_t)(UNIT - 1);
+    uint64_t base = position - position % e->unit;
     e->position = position;
     e->open = e->edge = 0;
     e->fresh = 1;

@@ -13,6 +13,7 @@ static const engine_kind *const KINDS[] = {&engine_klauspost, &engine_klauspost_
 typedef struct {
     const char *name;
     size_t size;
+    int level;
     uint64_t size_of[COUNT], sum_of[COUNT]; /* what the encoders of each version made of it: bytes, FNV-1a */
 } golden;
 
@@ -76,14 +77,18 @@ static void goldens(void) {
         const golden *g = &GOLDEN[i];
         uint8_t *content = make(g->name, g->size), *out = block(room_for(g->size));
         for (size_t k = 0; k < COUNT; k++) {
-            size_t n = engine_encode(KINDS[k], k & 1 ? 5 : -1, content, g->size, out, room_for(g->size));
+            size_t n = engine_encode(KINDS[k], g->level, content, g->size, out, room_for(g->size));
             CHECK(n == g->size_of[k]);
             CHECK(sum_of(out, n) == g->sum_of[k]);
         }
         free(content);
         free(out);
     }
-    CHECK(!KINDS[0]->open(4) && !KINDS[0]->open(0));
+    for (int level = -20; level < 100; level++) {
+        void *engine = KINDS[0]->open(level);
+        CHECK(!engine == !(level == -1 || (level > 0 && level < 60 && level % 10 == 5)));
+        if (engine) KINDS[0]->close(engine);
+    }
 }
 
 /* ---- a stream taken apart ---------------------------------------------------------------------------------------- */
@@ -96,10 +101,11 @@ typedef struct {
 } parsed;
 
 static parsed parse(const uint8_t *stream, size_t n, const uint8_t *content, size_t size) {
-    parsed p = {block(1000 * sizeof(deflate_head)), block(1000 * sizeof(trace_block)), block((size + 1) * 4), 0, 0};
+    size_t room = size < MIB ? size + 1 : MIB;
+    parsed p = {block(1000 * sizeof(deflate_head)), block(1000 * sizeof(trace_block)), block(room * 4), 0, 0};
     deflate_parser *parser = deflate_parser_new();
     uint8_t *out = block(size + 1);
-    deflate_io io = {stream, n, 1, out, size + 1, p.tokens, size + 1};
+    deflate_io io = {stream, n, 1, out, size + 1, p.tokens, room};
     uint32_t *first = p.tokens;
     uint8_t *from = out;
     int told;
@@ -155,9 +161,9 @@ typedef struct {
     uint32_t state[ENGINE_STATE];
 } boundary;
 
-static size_t in_steps(const engine_kind *kind, const uint8_t *content, uint64_t origin, size_t size,
+static size_t in_steps(const engine_kind *kind, int level, const uint8_t *content, uint64_t origin, size_t size,
                        const boundary *begin, uint64_t seed, uint8_t *out, size_t room, boundary *seen, size_t *count) {
-    void *engine = kind->open(5);
+    void *engine = kind->open(level);
     CHECK(engine);
     uint64_t end = origin + size, position = begin->position;
     window w = look(content, origin, size, back(kind, origin, position), position);
@@ -224,21 +230,22 @@ static void steps(void) {
     static const struct {
         const char *name;
         size_t size;
-    } contents[] = {{"mixed, steps", 3 * MIB + 70000}, {"mixed, whole", 2 * MIB}, {"t steps", MIB + 100}, {"empty", 0}, {"m", 77}};
+    } contents[] = {{"mixed, steps", MIB + 370000}, {"mixed, whole", MIB}, {"t steps", MIB + 100}, {"empty", 0}, {"m", 77}};
     static boundary seen[1000], nothing;
     for (size_t c = 0; c < sizeof contents / sizeof *contents; c++) {
         size_t size = contents[c].size, room = room_for(size), count = 0;
         uint8_t *content = make(contents[c].name, size), *want = block(room), *out = block(room);
         const engine_kind *kind = KINDS[c % COUNT];
-        size_t n = engine_encode(kind, 5, content, size, want, room);
+        int level = c == 1 ? 25 : 5;
+        size_t n = engine_encode(kind, level, content, size, want, room);
         parsed p = parse(want, n, content, size);
-        CHECK(in_steps(kind, content, 0, size, &nothing, c, out, room, seen, &count) == n && !memcmp(out, want, n));
+        CHECK(in_steps(kind, level, content, 0, size, &nothing, c, out, room, seen, &count) == n && !memcmp(out, want, n));
         CHECK(count == p.count);
         /* From each boundary on; the byte that the boundary is in has other bits from before it. */
         for (size_t i = 0; i < count; i += 1 + i / 8) {
             size_t from = (size_t)(seen[i].bits / 8), rest = n - from;
             uint8_t first = (uint8_t)(want[from] >> (seen[i].bits & 7) << (seen[i].bits & 7));
-            CHECK(in_steps(kind, content, 0, size, &seen[i], i, out, room, NULL, NULL) == rest);
+            CHECK(in_steps(kind, level, content, 0, size, &seen[i], i, out, room, NULL, NULL) == rest);
             CHECK(out[0] == first && !memcmp(out + 1, want + from + 1, rest - 1));
         }
         forget(&p);
@@ -254,8 +261,8 @@ static void far(void) {
     size_t size = 2 * MIB + 300000, room = room_for(size);
     uint8_t *content = make("mixed, far away", size), *near_out = block(room), *far_out = block(room);
     boundary near = {MIB, 0, {0}}, away = {origin + MIB, 0, {0}};
-    size_t n = in_steps(KINDS[0], content, 0, size, &near, 1, near_out, room, NULL, NULL);
-    CHECK(in_steps(KINDS[0], content, origin, size, &away, 2, far_out, room, NULL, NULL) == n);
+    size_t n = in_steps(KINDS[0], 5, content, 0, size, &near, 1, near_out, room, NULL, NULL);
+    CHECK(in_steps(KINDS[0], 5, content, origin, size, &away, 2, far_out, room, NULL, NULL) == n);
     CHECK(!memcmp(near_out, far_out, n));
     free(content);
     free(near_out);
@@ -270,7 +277,7 @@ static size_t exceptions_of(const engine_kind *kind, const parsed *p, const uint
     engine_view view = {content, 0, size, 1};
     uint32_t *scratch = block(kind->max_tokens * sizeof *scratch);
     trace_buffer buffer = {block(1 << 20), 0, 1 << 20};
-    void *engine = kind->open(5);
+    void *engine = kind->open(25);
     CHECK(engine && !kind->seek(engine, &view, 0, nothing));
     int told = trace_make(kind, engine, &view, p->blocks, p->count, p->tokens, scratch, &buffer);
     if (told == TRACE_OK) {
@@ -296,10 +303,10 @@ static size_t exceptions_of(const engine_kind *kind, const parsed *p, const uint
 static void others(void) {
     static const char *const names[] = {"mixed, others", "text, others", "skewed, others", "noise, others"};
     for (size_t c = 0; c < sizeof names / sizeof *names; c++) {
-        size_t size = 2 * MIB + 12345 * c, room = room_for(size);
+        size_t size = 1000000 + 12345 * c, room = room_for(size);
         uint8_t *content = make(names[c], size), *stream = block(room);
         for (size_t k = 0; k < COUNT; k++) {
-            size_t n = engine_encode(KINDS[k], 5, content, size, stream, room);
+            size_t n = engine_encode(KINDS[k], 25, content, size, stream, room);
             parsed p = parse(stream, n, content, size);
             for (size_t other = 0; other < COUNT; other++) {
                 size_t exceptions = exceptions_of(KINDS[other], &p, content, size, stream, n);
