@@ -9,17 +9,15 @@ from pathlib import Path
 import pytest
 
 NATIVE = Path(__file__).parents[2] / "_native"
-SOURCES = {
-    "tarscan": ["tarscan.c", "tar_header.c"],
-    "cut": ["cut.c"],
-    "engine_zlib": [
-        *("engine.c", "engine_zlib.c", "engine_zlib_chains.c", "engine_zlib_trees.c"),
-        *("deflate_tables.c", "deflate_write.c"),
-    ],
-}
+SOURCES = {"tarscan": ["tarscan.c", "tar_header.c"], "cut": ["cut.c"]}
 # Engines: what they share, and their own.
 ENGINE = ["engine.c", "engine_huffman.c", "deflate_tables.c", "deflate_write.c"]
 SOURCES["engine_go"] = [*ENGINE, "engine_go.c", "engine_go_chain.c", "engine_go_fast.c"]
+SOURCES["engine_zlib"] = [*ENGINE, "engine_zlib.c", "engine_zlib_chains.c", "engine_zlib_trees.c"]
+SOURCES["engine_klauspost"] = [
+    *(*ENGINE, "engine_klauspost.c", "engine_klauspost_blocks.c", "engine_klauspost_match.c"),
+    *("deflate_parse.c", "trace.c"),
+]
 FLAGS = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-g", "-O1"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
