@@ -58,15 +58,16 @@ def candidates(header: bytes) -> list[Choice]:
     likely = {2: 9, 4: 1}.get(extra, 6)
     levels = [likely, *(level for level in (6, 9, 1) if level != likely), *(2, 3, 4, 5, 7, 8)]
     families = {name: [Choice(name, 1, level) for level in levels] for name in ("go", "zlib", "gzip", "pigz")}
-    families["klauspost"] = [Choice("klauspost", 1, 5)]
+    families["klauspost"] = [Choice("klauspost", version, 5) for version in (1, 2, 3, 4, 5)]
+    families["busybox"] = [Choice("busybox", 1, level) for level in (6, 26, 16)]
     if system == 255 and mtime == b"\0\x09\x6e\x88":
         order = ["klauspost", "go", "zlib"]
     elif system == 255 and not any(mtime):
         order = ["go", "klauspost", "zlib"]
     elif system == 3 and (header[3] & 8 or any(mtime)):
-        order = ["gzip", "pigz", "zlib", "go"]
+        order = ["gzip", "pigz", "busybox", "zlib", "go"]
     else:
-        order = ["zlib", "go", "gzip", "pigz"]
+        order = ["zlib", "busybox", "gzip", "pigz", "go"]
     found = [choice for name in order for choice in families[name][:3]]
     found += [choice for name in order for choice in families[name][3:]]
     return [one for one in found if one[:2] in deflate.engines()]
