@@ -48,7 +48,8 @@ typedef struct {
     void (*close)(void *engine);
 
     /* Stand at a block boundary, in a state that `save` gave; at 0 with a state of zeros: the beginning. The view need
-     * reach only from `history` before the position to the position. */
+     * reach only from `history` before the position to the position. ENGINE_LOST: what the engine remembers there is
+     * more than a state holds, and cannot be had from the content (Go's levels 1 to 3, but where nothing compresses). */
     int (*seek)(void *engine, const engine_view *view, uint64_t position, const uint32_t state[ENGINE_STATE]);
     void (*save)(const void *engine, uint32_t state[ENGINE_STATE]);
     uint64_t (*position)(const void *engine);

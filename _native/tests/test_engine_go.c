@@ -101,8 +101,7 @@ static void follow(const stream *s, void *engine, size_t from, size_t until) {
         size_t made, max = below(4) ? below(engine_go.max_tokens) : below(60);
         int compared = below(2) && max <= s->count - k;
         told = engine_go.run(engine, &view, compared ? s->tokens + k : NULL, tokens, max, &made);
-        CHECK(told > 0 && told != ENGINE_MISS && made <= max && made <= s->count - k);
-        CHECK(told != ENGINE_TOKENS || made == max);
+        CHECK(told > 0 && told != ENGINE_MISS && made <= max && made <= s->count - k && (told != ENGINE_TOKENS || made == max));
         CHECK(!memcmp(tokens, s->tokens + k, made * sizeof *tokens));
         k += made;
         if (told == ENGINE_BLOCK) {
@@ -174,8 +173,7 @@ static void test_far(void) {
         t.base = ((uint64_t)5 << 32) - 131072;
         engine_view a = view_of(&s, begin, 0), b = view_of(&t, t.base + begin, 0);
         CHECK(engine_go.seek(near, &a, begin, state) > 0 && engine_go.seek(far, &b, t.base + begin, state) > 0);
-        release(&a);
-        release(&b);
+        for (int k = 0; k < 2; k++) release(k ? &a : &b);
         uint32_t *tokens[2] = {block(65535 * sizeof(uint32_t)), block(65535 * sizeof(uint32_t))};
         for (int told[2] = {0}; told[0] != ENGINE_DONE;) {
             size_t made[2];
@@ -183,8 +181,8 @@ static void test_far(void) {
             b = view_of(&t, t.base + at[1], 80000);
             told[0] = engine_go.run(near, &a, NULL, tokens[0], 65535, &made[0]);
             told[1] = engine_go.run(far, &b, NULL, tokens[1], 65535, &made[1]);
-            CHECK(told[0] > 0 && told[0] == told[1] && made[0] == made[1]);
-            CHECK(!memcmp(tokens[0], tokens[1], made[0] * sizeof(uint32_t)));
+            CHECK(told[0] > 0 && told[0] == told[1] && made[0] == made[1] &&
+                  !memcmp(tokens[0], tokens[1], made[0] * sizeof(uint32_t)));
             at[0] = engine_go.position(near);
             at[1] = engine_go.position(far) - t.base;
             CHECK(at[0] == at[1]);
@@ -277,8 +275,7 @@ static void correct(strayed *t, void *engine) {
             size_t max = until - k < 65535 ? until - k : 65535;
             int told = engine_go.run(engine, &view, t->s.tokens + k, scratch, max, &made);
             CHECK(told > 0 && !memcmp(scratch, t->s.tokens + k, made * sizeof *scratch));
-            for (; made; made--, k++)
-                if (t->changed[k]) last = k;
+            for (; made; made--, k++) last = t->changed[k] ? k : last;
             if (told != ENGINE_MISS) continue;
             CHECK(k < until);
             if (t->changed[k]) last = k;
@@ -397,8 +394,7 @@ static void test_refusals(void) {
 static void test_blocks(void) {
     uint8_t *bytes = block(70000);
     uint32_t *tokens = block(70000 * sizeof *tokens);
-    engine_view view = {bytes, 0, 70000, 1};
-    memset(bytes, 'x', 70000);
+    engine_view view = {memset(bytes, 'x', 70000), 0, 70000, 1};
     for (int i = 0; i < 11; i++) {
         deflate_head head;
         unsigned follows = 7;
