@@ -58,7 +58,8 @@ def candidates(header: bytes) -> list[Choice]:
     likely = {2: 9, 4: 1}.get(extra, 6)
     levels = [likely, *(level for level in (6, 9, 1) if level != likely), *(2, 3, 4, 5, 7, 8)]
     families = {name: [Choice(name, 1, level) for level in levels] for name in ("go", "zlib", "gzip", "pigz")}
-    families["klauspost"] = [Choice("klauspost", version, 5) for version in (1, 2, 3, 4, 5)]
+    # pgzip's level tells its unit too: 5 is 1 MiB, 25 (as umoci has it) 256 KiB.
+    families["klauspost"] = [Choice("klauspost", version, level) for version in (1, 2, 3, 4, 5) for level in (5, 25)]
     families["busybox"] = [Choice("busybox", 1, level) for level in (6, 26, 16)]
     if system == 255 and mtime == b"\0\x09\x6e\x88":
         order = ["klauspost", "go", "zlib"]

@@ -72,7 +72,12 @@ ENCODERS = {
     ("zlib", 1): "zlib 1.2",
     ("gzip", 1): "GNU gzip",
     ("pigz", 1): "pigz",
-    ("klauspost", 1): "klauspost/compress 1.16 to 1.17 (pgzip)",
+    ("busybox", 1): "BusyBox gzip",
+    ("klauspost", 1): "pgzip with klauspost/compress 1.15.10 to 1.18.0",
+    ("klauspost", 2): "pgzip with klauspost/compress 1.18.1 to 1.20.3",
+    ("klauspost", 3): "pgzip with klauspost/compress 1.20.4",
+    ("klauspost", 4): "pgzip with klauspost/compress 1.15.0 to 1.15.9",
+    ("klauspost", 5): "pgzip with klauspost/compress 1.14.4",
 }
 """What an engine is known to be, by its name and version."""
 
