@@ -17,6 +17,12 @@ SOURCES = {
     "hashing": ["sha256.c"],
     "table": ["table.c"],
     "spans": ["spans.c"],
+    "deflate": [
+        *("deflate_parse.c", "deflate_tables.c", "deflate_write.c", "stretch.c", "trace.c"),
+        *("engine.c", "engines.c", "engine_go.c", "engine_go_chain.c", "engine_go_fast.c", "engine_huffman.c"),
+        *("engine_zlib.c", "engine_zlib_chains.c", "engine_zlib_trees.c"),
+        *("engine_klauspost.c", "engine_klauspost_blocks.c", "engine_klauspost_match.c"),
+    ],
 }
 
 compile_args = ["-std=c11", "-O3", "-fno-strict-aliasing", "-fvisibility=hidden", "-Wall", "-Wextra"]

@@ -143,7 +143,7 @@ def install(clock: Clock) -> None:
     store_objects.os.fsync = clock.timed("fsync", os.fsync)
     clock.wrap("seal, recipes", store_packs.PackShelf, "seal")
     clock.wrap("seal, recipes", flow_ingest, "write_metadata_pack", "encode_segment")
-    clock.wrap("seal, recipes", flow_ingest, "_recipe")
+    clock.wrap("seal, recipes", flow_ingest, "recipe_of")
     clock.wrap("split, python", flow_split.Splitter, "_feed", "_told_apart", "_all_literal")
     clock.wrap("split, python", flow_split.Splitter, "_gather_literals", "_emit", "_finish")
     clock.wrap("frames, python", flow_frames.FrameBuilder, "add", "close")

@@ -81,6 +81,47 @@ class Recipe:
         return int(self.weave.sum())
 
 
+class Choice(NamedTuple):
+    """A deflate engine (kernels/deflate), and the level of its encoder."""
+
+    name: str
+    version: int
+    level: int
+
+
+class Segment(NamedTuple):
+    """One stretch of a deflate stream, whole blocks. `content`: bytes; `bits`: of the stream; `tokens`: most of one
+    block; `engine`: its number in the trace; `state`: what it carried into it; `exceptions`: to what it predicts;
+    `goes_on`: the engine cannot begin there, only come from the stretch before."""
+
+    content: int
+    bits: int
+    blocks: int
+    tokens: int
+    engine: int
+    state: tuple[int, ...]
+    exceptions: bytes
+    goes_on: bool = False
+
+
+class Member(NamedTuple):
+    """One gzip member. `header`: its bytes; `padding`: the bits that fill the stream's last byte; `trailer`: its eight
+    bytes where they are not what the content says, else empty."""
+
+    header: bytes
+    segments: tuple[Segment, ...]
+    padding: int
+    trailer: bytes
+
+
+class Trace(NamedTuple):
+    """All of a gzip blob but its content, for codec/gzip to make it again. `tail`: what follows the last member."""
+
+    engines: tuple[Choice, ...]
+    members: tuple[Member, ...]
+    tail: bytes
+
+
 class Used(NamedTuple):
     """What one blob uses of one object: half-open intervals of chunk addresses in a pack, (m, 2) uint32, sorted,
     merged. Empty for a loose object and for a metadata pack."""

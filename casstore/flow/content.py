@@ -14,7 +14,6 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
-from ..codec import compression
 from ..codec.compression import Limit
 from ..errors import BadInput, CasstoreError
 from ..kernels.tarscan import Entry, Scanner
@@ -23,7 +22,6 @@ from ..store.disk import translate, write_all
 from ..store.volume import Volume
 from .layout import Spans
 from .restore import WINDOW, Ahead, BlobReader
-from .source import Buffers
 from .step import Step
 
 
@@ -52,8 +50,7 @@ class Content:
         """The stream inside the blob into the file."""
         if self._file is None:
             return
-        stream = compression.open_stream(Buffers(self._reader.read(ahead=ahead)), limit, self.what)
-        while data := stream.read(1 << 20):
+        for data in self._reader.content(limit, ahead=ahead):
             scanner.feed(data)
             try:
                 write_all(self._file.fileno(), data)

@@ -13,7 +13,7 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -32,12 +32,10 @@ from ..model import (
     U32,
     U64,
     Buffer,
-    ChunkList,
     Mask,
     NewBlob,
     Place,
     Progress,
-    Recipe,
     Used,
 )
 from ..store import protocol, query
@@ -46,13 +44,15 @@ from ..store.objects import Staged, index_key, pack_key
 from ..store.packs import PackShelf, Sealed, write_metadata_pack
 from ..store.protocol import NewObject
 from ..store.volume import Volume
+from .encoded import Unfolded
 from .frames import FRAME_TARGET, FrameBuilder, FramePool
 from .loose import take_loose
 from .naming import Names
 from .pieces import Pieces
 from .reach import NOWHERE, Reach
+from .records import Pending, recipe_of, record_of
 from .source import Source, fill
-from .split import Split, Splitter
+from .split import Splitter
 from .step import Step
 
 _HEAD = 512
@@ -77,17 +77,6 @@ class Taken(NamedTuple):
     diffid: Digest | None
     content_size: int | None
     files_size: int | None
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A packed blob whose recipe waits for the addresses of its chunks. `own`: those that were stored again for it."""
-
-    digest: Digest
-    split: Split
-    own: table.ChunkMap
-    media_type: str
-    children: tuple[Digest, ...]
 
 
 class Ingest:
@@ -121,7 +110,7 @@ class Ingest:
         self._pieces = Pieces()
         self._local = threading.local()
         self._builders: list[FrameBuilder] = []
-        self._pending: dict[Digest, _Pending] = {}
+        self._pending: dict[Digest, Pending] = {}
         self._inline: dict[Digest, tuple[bytes, str, tuple[Digest, ...]]] = {}
         self._loose: dict[Digest, tuple[NewBlob, Staged]] = {}
         self._old_packs: dict[int, str] = {}  # value slot in the map → key of a pack that was there before
@@ -165,9 +154,27 @@ class Ingest:
                 expect.check(digest, str(expect))
             taken = Taken(digest, split.size, "identity", digest, split.size, split.files_size)
             with self._lock:
-                self._pending.setdefault(digest, _Pending(digest, split, sink.own, media_type, children))
+                pending = Pending(digest, split.size, split, "identity", b"", sink.own, media_type, children)
+                self._pending.setdefault(digest, pending)
         step.done()
         return taken
+
+    def take_apart(self, source: Source, expect: Digest, *, what: str = "blob") -> str | None:
+        """Take a blob that is compressed as its content and a trace. Not None: why it cannot be; it is not taken then.
+        DigestMismatch: it is another blob."""
+        step = Step(self._progress, what, source.size)
+        sink = _Chunks(self)
+        unfolded = Unfolded(source)
+        split = Splitter(self._volume.file, sink, self._pieces).run(unfolded)
+        trace = unfolded.trace
+        step.done()
+        if trace is None:
+            return unfolded.reason
+        expect.check(Digest.sha256(unfolded.digest), str(expect))
+        pending = Pending(expect, unfolded.outer_size, split, "gzip", trace, sink.own, "", ())
+        with self._lock:
+            self._pending.setdefault(expect, pending)
+        return None
 
     def _loosely(
         self,
@@ -299,7 +306,7 @@ class Ingest:
         self._pending.clear()
         index = self._write_index(sealed)
         while wanted:
-            blob, record = _recipe(*wanted.popleft())
+            blob, record = recipe_of(*wanted.popleft())
             blobs.append(blob)
             records.append(record)
         for digest, (data, media_type, children) in self._inline.items():
@@ -307,7 +314,7 @@ class Ingest:
                 continue
             place = Place("inline", "")
             blobs.append(NewBlob(digest, len(data), place, media_type=media_type, children=children))
-            records.append((_record(RecordKind.BLOB, blobs[-1]), data))
+            records.append((record_of(RecordKind.BLOB, blobs[-1]), data))
         if records:
             pack_id = secrets.token_bytes(16)
             key = pack_key(pack_id)
@@ -339,7 +346,7 @@ class Ingest:
             pack.digests, pack.addresses = pack.digests[:0].copy(), pack.addresses[:0].copy()
         return segment, NewObject(key, segment.size, packs=tuple(pack.key for pack in sealed))
 
-    def _uses(self, pending: _Pending) -> list[Used]:
+    def _uses(self, pending: Pending) -> list[Used]:
         split = pending.split
         digests = np.concatenate([split.literals.digests, split.payloads.digests])
         lengths = np.concatenate([split.literals.lengths, split.payloads.lengths])
@@ -425,25 +432,6 @@ class _Chunks:
         self._reach.wrote(values >> np.uint64(FRAME_BITS))
 
 
-def _recipe(pending: _Pending, uses: tuple[Used, ...]) -> tuple[NewBlob, tuple[Record, bytes]]:
-    split = pending.split
-    recipe = Recipe(split.size, split.weave, split.literals, split.payloads)
-    encoded = recipe_format.encode(recipe)
-    if not _same(recipe_format.decode(encoded), recipe):
-        raise Damaged("a recipe does not read back as written", what=str(pending.digest))
-    blob = NewBlob(
-        pending.digest,
-        split.size,
-        Place("packed", "", uses=uses),
-        media_type=pending.media_type,
-        children=pending.children,
-        diffid=pending.digest,
-        content_size=split.size,
-        files_size=split.files_size,
-    )
-    return blob, (_record(RecordKind.RECIPE, blob), encoded)
-
-
 def _over(own: table.ChunkMap, digests: U8, values: U64) -> U64:
     """`values`, but those of `own` where it has them."""
     if not len(own):
@@ -457,37 +445,3 @@ def intervals(addresses: U64, lengths: U32) -> U32:
     # The last frame of a pack may end at 2**32; its end is kept one byte short, which nothing depends on.
     ends = np.minimum(addresses + lengths, np.uint64(0xFFFFFFFF))
     return query.merge_intervals(np.stack([addresses, ends], axis=1).astype(np.uint32))
-
-
-def _record(kind: RecordKind, blob: NewBlob) -> Record:
-    return Record(
-        kind,
-        blob.digest,
-        blob.size,
-        0,
-        0,
-        0,
-        blob.encoding,
-        blob.media_type,
-        blob.diffid,
-        blob.content_size,
-        blob.files_size,
-    )
-
-
-def _same(a: Recipe, b: Recipe) -> bool:
-    def chunks(x: ChunkList, y: ChunkList) -> bool:
-        return (
-            np.array_equal(x.digests, y.digests)
-            and np.array_equal(x.lengths, y.lengths)
-            and np.array_equal(x.repeats, y.repeats)
-        )
-
-    return (
-        a.size == b.size
-        and a.content_size == b.size == b.literals.size + b.payloads.size
-        and np.array_equal(a.weave, b.weave)
-        and chunks(a.literals, b.literals)
-        and chunks(a.payloads, b.payloads)
-        and (a.encoding, a.trace) == (b.encoding, b.trace)
-    )

@@ -17,6 +17,8 @@ from typing import Self
 
 import numpy as np
 
+from ..codec import compression
+from ..codec.compression import LIMIT, Limit
 from ..digest import Digest
 from ..errors import CasstoreError, Damaged, NotFound
 from ..format import recipe as recipe_format
@@ -26,9 +28,11 @@ from ..model import FRAME_BITS, MAX_FRAME, U8, U32, U64, BlobInfo, Used
 from ..store import protocol
 from ..store.packs import PackCache
 from ..store.volume import Volume
+from .encoded import replayed
 from .layout import Layout, Pieces, Spans
 from .loose import SPOT_SIZE, SPOT_SPAN, spot
 from .naming import Names
+from .source import Buffers
 
 WINDOW = 4 << 20
 """Bytes of output made at a time."""
@@ -42,7 +46,7 @@ class _Packed:
         self._packs = packs
         self._names = names
         recipe = recipe_format.decode(packs.record(info.digest, info.place), f"recipe of {info.digest}")
-        if recipe.encoding != "identity":
+        if recipe.encoding not in ("identity", "gzip"):
             raise Damaged(f"unknown recipe encoding {recipe.encoding!r}", what=str(info.digest))
         if recipe.size != info.size:
             raise Damaged("recipe and catalog differ in the blob's size", what=str(info.digest))
@@ -50,6 +54,8 @@ class _Packed:
         self.digests: U8 = np.concatenate([recipe.literals.digests, recipe.payloads.digests])
         self.lengths: U32 = np.concatenate([recipe.literals.lengths, recipe.payloads.lengths])
         self.recipe = recipe
+        self.encoded = recipe.encoding != "identity"
+        """Do the chunks make the blob's content, and not the blob itself?"""
         self._keys = [use.key for use in info.place.uses]
         values = _places(packs, info.place.uses, self.digests)
         lost = np.flatnonzero(values == table.MISSING)
@@ -87,6 +93,10 @@ class _Packed:
         except ValueError:
             keys = ", ".join(sorted({self._keys[pack] for pack in by_pack}))
             raise Damaged("a chunk lies outside its frame", what=keys) from None
+
+    def content(self, start: int, end: int) -> bytearray:
+        """Bytes [start, end) of what the chunks make."""
+        return self.window(start, end, check=False) if start < end else bytearray()
 
     def literals(self, start: int, end: int) -> bytearray:
         """Bytes [start, end) of the literal track."""
@@ -245,7 +255,7 @@ class BlobReader:
     def begin(self, ahead: Ahead) -> None:
         """Have the first windows made already; `read`, of the whole blob and with the same `ahead`, goes on from
         there."""
-        if self._packed is not None and self.size:
+        if self._packed is not None and self.size and not self._packed.encoded:
             self._begun = _Windows(self._packed, 0, self.size, False, ahead)
             self._begun.fill()
 
@@ -261,16 +271,27 @@ class BlobReader:
             else:
                 yield from self._buffers(start, stop, check=True, ahead=ahead)
 
+    def content(self, limit: Limit = LIMIT, *, ahead: Ahead | int | None = None) -> Iterator[memoryview]:
+        """Buffers of what is inside the blob: itself, if it is not compressed. Verified, but for what is packed only as
+        in `copy`. BadInput: it is not what its encoding says."""
+        if self._packed is not None and self._packed.encoded:
+            with self._blaming():
+                yield from self._windows(0, self._packed.layout.size, check=False, ahead=ahead)
+            return
+        stream = compression.open_stream(Buffers(self.read(ahead=ahead)), limit, str(self.info.digest))
+        while data := stream.read(1 << 20):
+            yield memoryview(data)
+
     def copy(self, out: bytearray, spans: Spans) -> None:
-        """Spans of a blob that is packed into a buffer; what vouches for them are the checksums of the frames, of the
-        packs' tables and of the recipe, which was replayed before it was committed. Thread-safe."""
+        """Spans of the content of a blob that is packed into a buffer; what vouches for them are the checksums of the
+        frames, of the packs' tables and of the recipe, which was replayed before it was committed. Thread-safe."""
         if self._packed is None:
             raise ValueError("only a packed blob can be read in spans")
         with self._blaming():
             self._packed.copy(out, self._packed.layout.pieces(spans), check=False)
 
     def scan(self, scanner: Scanner, ahead: Ahead) -> None:
-        """Show a scanner all of a blob that is packed, but for the payloads, of which no chunk is read."""
+        """Show a scanner all content of a blob that is packed, but for the payloads, of which no chunk is read."""
         packed = self._packed
         if packed is None:
             raise ValueError("only a packed blob can be read without its payloads")
@@ -323,6 +344,8 @@ class BlobReader:
             yield memoryview(data)[start:stop]
         elif place.state == "loose":
             yield from self._loose(start, stop)
+        elif self._packed is not None and self._packed.encoded:
+            yield from replayed(self._packed.recipe, self._packed.content, str(self.info.digest), start, stop)
         else:
             yield from self._windows(start, stop, check=check, ahead=ahead)
 

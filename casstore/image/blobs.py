@@ -10,6 +10,7 @@ from typing import Any
 from ..codec import compression
 from ..digest import Digest
 from ..errors import BadInput, NotFound
+from ..flow.encoded import encoder_of
 from ..flow.ingest import Ingest
 from ..flow.restore import BlobReader
 from ..flow.source import StreamSource, open_input
@@ -100,11 +101,17 @@ def inspect(volume: Volume, digest: Digest) -> dict[str, Any]:
             raise no_such_blob(digest)
         parents = names.parents(tx, digest)
         pins = [name for _, name in names.pins(tx, digest)]
+        refused = query.pack_refused(tx, digest)
+    encoder = encoder_of(volume, info)
     return {
         "Digest": str(digest),
         "Size": info.size,
         "State": state_of(info),
         "Encoding": info.encoding,
+        "Encoder": encoder.name if encoder else "",
+        "TraceSize": encoder.trace if encoder else 0,
+        "Corrections": encoder.corrections if encoder else 0,
+        "Refused": refused,
         "StoredSize": stored_size(info),
         "MediaType": info.media_type,
         "DiffID": str(info.diffid) if info.diffid else "",

@@ -7,14 +7,12 @@ it comes. The same images make the same bytes.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..codec import compression
 from ..digest import Digest
 from ..errors import Damaged, InvalidReference
 from ..flow.restore import Ahead, BlobReader
-from ..flow.source import Buffers
 from ..flow.step import Step
 from ..model import Buffer, Progress
 from ..oci import config as oci_config
@@ -137,16 +135,9 @@ class _Saved:
             return reader.size, reader.read(ahead=self._ahead)
         if info.content_size is None:
             raise Damaged(f"cannot be unpacked: {info.encoding}", what=str(info.digest))
-        return info.content_size, _unpacked(reader)
+        return info.content_size, reader.content(ahead=self._ahead)
 
     def _begin(self, content: Content) -> BlobReader:
         reader = BlobReader(self._volume, self._infos[content.digest])
         reader.begin(self._ahead)
         return reader
-
-
-def _unpacked(reader: BlobReader) -> Iterator[Buffer]:
-    """The stream inside a compressed blob."""
-    stream = compression.open_stream(Buffers(reader.read()))
-    while data := stream.read(1 << 20):
-        yield data

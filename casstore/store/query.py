@@ -142,6 +142,11 @@ def loose_blobs(tx: Tx, *, idle_before: float, retry_refused: bool = False) -> l
     return [_info(tx, row) for row in rows]
 
 
+def pack_refused(tx: Tx, digest: Digest) -> str:
+    """Why a loose blob is not packed; "" where nobody said so."""
+    return str(tx.value("SELECT pack_refused FROM blob WHERE digest = ?", (digest.raw,)) or "")
+
+
 class ObjectRow(NamedTuple):
     """An object as the catalog knows it (bytes). `dirty`: edges lost since its live bytes were measured."""
 

@@ -1,7 +1,4 @@
-"""Packing: loose blobs that are not compressed become recipes over chunks. PROTOCOL.md: pack.
-
-What is compressed needs an exact replay of its compressor first and stays loose for now.
-"""
+"""Packing: loose blobs become recipes over chunks, of themselves or of what gzip has inside. PROTOCOL.md: pack."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ def plan(volume: Volume, idle_before: float | None = None) -> list[BlobInfo]:
     read since."""
     with volume.catalog.read() as tx:
         before = tx.now() + 1 if idle_before is None else idle_before
-        return [info for info in query.loose_blobs(tx, idle_before=before) if info.encoding == "identity"]
+        return [one for one in query.loose_blobs(tx, idle_before=before) if one.encoding in ("identity", "gzip")]
 
 
 def batches(blobs: list[BlobInfo]) -> Iterator[list[BlobInfo]]:
@@ -60,12 +57,20 @@ def pack(
                 begun = rewrite.pack_begin(volume.catalog, lease.id, info.digest)
                 if begun is None:
                     continue
+                refused: str | None = None
+                what = str(info.digest)[:19]
                 try:
                     with volume.objects.open(begun.place.key) as reader:
-                        ingest.take(RangeSource(reader), expect=info.digest, what=str(info.digest)[:19])
+                        if info.encoding == "identity":
+                            ingest.take(RangeSource(reader), expect=info.digest, what=what)
+                        else:
+                            refused = ingest.take_apart(RangeSource(reader), info.digest, what=what)
                 except (NotFound, Damaged, DigestMismatch):
                     lease.check()
                     protocol.mark_damaged(volume.catalog, [begun])
+                    continue
+                if refused is not None:
+                    rewrite.pack_refuse(volume.catalog, info.digest, refused)
                     continue
                 taken[info.digest] = begun.place.key
             written = ingest.finish(set(taken))

@@ -1,4 +1,4 @@
-"""The plain-C suites of tarscan and cut, under sanitizers. (Fuzzing: tests/fuzz.)"""
+"""The plain-C suites of tarscan, cut and the engines, under sanitizers. (Fuzzing: tests/fuzz.)"""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ import pytest
 
 NATIVE = Path(__file__).parents[2] / "_native"
 SOURCES = {"tarscan": ["tarscan.c", "tar_header.c"], "cut": ["cut.c"]}
+# Engines: what they share, and their own.
+ENGINE = ["engine.c", "engine_huffman.c", "deflate_tables.c", "deflate_write.c"]
+SOURCES["engine_go"] = [*ENGINE, "engine_go.c", "engine_go_chain.c", "engine_go_fast.c"]
+SOURCES["engine_zlib"] = [*ENGINE, "engine_zlib.c", "engine_zlib_chains.c", "engine_zlib_trees.c"]
+SOURCES["engine_klauspost"] = [
+    *(*ENGINE, "engine_klauspost.c", "engine_klauspost_blocks.c", "engine_klauspost_match.c"),
+    *("deflate_parse.c", "trace.c"),
+]
 FLAGS = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-g", "-O1"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
@@ -41,6 +49,6 @@ def run(*command: str | Path) -> None:
     assert ran.returncode == 0, ran.stderr
 
 
-@pytest.mark.parametrize("kernel", ["tarscan", "cut"])
+@pytest.mark.parametrize("kernel", SOURCES)
 def test_suite(kernel: str, tmp_path: Path) -> None:
     run(build(kernel, [f"tests/test_{kernel}.c", *SOURCES[kernel]], tmp_path))

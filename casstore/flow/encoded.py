@@ -1,0 +1,123 @@
+"""Blobs that are compressed: taken apart into content and a trace on the way in, made again on the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from ..codec import gzip
+from ..codec.gzip import Analysis
+from ..errors import Damaged
+from ..format import recipe as recipe_format
+from ..format import trace as trace_format
+from ..kernels import hashing
+from ..model import BlobInfo, Buffer, Recipe
+from ..store.volume import Volume
+from .source import Source, fill
+
+PIECE = 1 << 20
+
+
+class Unfolded:
+    """A gzip blob as a Source of its content. Once that has ended: `digest` and `size` of the blob itself, and `trace`,
+    None where it cannot be made again; then `reason` says why, and the content was not all."""
+
+    def __init__(self, source: Source) -> None:
+        self.size: int | None = None
+        self._source = source
+        self._buffer = memoryview(bytearray(PIECE))
+        self._sha256 = hashing.Sha256()
+        self.outer_size = 0
+        self._analysis = Analysis(self)
+        self._pieces = iter(self._analysis)
+        self._left: memoryview = memoryview(b"")
+
+    def read(self, size: int, /) -> Buffer:
+        """For the analysis: more of the blob."""
+        got = fill(self._source, self._buffer)
+        self._sha256.update(self._buffer[:got])
+        self.outer_size += got
+        return bytes(self._buffer[:got])
+
+    def readinto(self, view: memoryview) -> int:
+        while not self._left:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._left = piece
+        got = min(len(view), len(self._left))
+        view[:got] = self._left[:got]
+        self._left = self._left[got:]
+        return got
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the blob."""
+        return self._sha256.digest()
+
+    @property
+    def reason(self) -> str:
+        """Why there is no trace."""
+        return self._analysis.reason
+
+    @property
+    def trace(self) -> bytes | None:
+        """The trace as a recipe keeps it."""
+        found = self._analysis.trace
+        return None if found is None else trace_format.encode(found)
+
+
+ENCODERS = {
+    ("go", 1): "Go compress/flate 1.7 to 1.26",
+    ("zlib", 1): "zlib 1.2",
+    ("gzip", 1): "GNU gzip",
+    ("pigz", 1): "pigz",
+    ("busybox", 1): "BusyBox gzip",
+    ("klauspost", 1): "pgzip with klauspost/compress 1.15.10 to 1.18.0",
+    ("klauspost", 2): "pgzip with klauspost/compress 1.18.1 to 1.20.3",
+    ("klauspost", 3): "pgzip with klauspost/compress 1.20.4",
+    ("klauspost", 4): "pgzip with klauspost/compress 1.15.0 to 1.15.9",
+    ("klauspost", 5): "pgzip with klauspost/compress 1.14.4",
+}
+"""What an engine is known to be, by its name and version."""
+
+
+class Encoder(NamedTuple):
+    """What made a compressed blob. `name`: of the encoder, and its level; `trace`: bytes of the trace; `corrections`:
+    of them, before they are compressed, what the encoder was not expected to do."""
+
+    name: str
+    trace: int
+    corrections: int
+
+
+def encoder_of(volume: Volume, info: BlobInfo) -> Encoder | None:
+    """Of a packed blob that is compressed. Damaged: its recipe or trace cannot be read."""
+    if info.place.state != "packed" or info.encoding == "identity":
+        return None
+    recipe = recipe_format.decode(volume.packs.record(info.digest, info.place), f"recipe of {info.digest}")
+    trace = trace_format.decode(recipe.trace, f"trace of {info.digest}")
+    names = [
+        f"{ENCODERS.get((one.name, one.version), f'{one.name} {one.version}')} level {one.level}"
+        for one in trace.engines
+    ]
+    corrections = sum(len(one.exceptions) for member in trace.members for one in member.segments)
+    return Encoder(", ".join(names), len(recipe.trace), corrections)
+
+
+def replayed(
+    recipe: Recipe, content: Callable[[int, int], Buffer], what: str, start: int, stop: int
+) -> Iterator[memoryview]:
+    """Bytes [start, stop) of a compressed blob, made again from its content. Damaged: its trace does not make it."""
+    trace = trace_format.decode(recipe.trace, f"trace of {what}")
+    if sum(one.content for member in trace.members for one in member.segments) != recipe.content_size:
+        raise Damaged("its trace is that of other content", what=what)
+    pieces = gzip.replay(trace, content, start, stop)
+    while True:
+        try:
+            piece = next(pieces, None)
+        except gzip.FAILURES as error:
+            raise Damaged(f"cannot be made again from its content: {error}", what=what) from None
+        if piece is None:
+            return
+        yield piece
