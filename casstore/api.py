@@ -181,9 +181,10 @@ class Store:
                 hint="make room, or casstore config set min-free",
             )
         return {
-            "pack": pack or "now",
+            "pack": pack or "plain",
             "codec": kept["compression"],
             "limit": _limit(kept),
+            "trace_limit": settings.share(kept["trace.limit"]),
             "progress": self.progress,
         }
 
@@ -334,8 +335,16 @@ class Store:
 
     # -- upkeep
 
-    def gc(self, *, dry_run: bool = False, grace: float | None = None, budget: float | None = None) -> GcReport:
-        """Collect what nothing needs, then pack and repack. `grace`, `budget`: seconds (default: 600; pack.budget)."""
+    def gc(
+        self,
+        *,
+        dry_run: bool = False,
+        grace: float | None = None,
+        max_time: float | None = None,
+        max_bytes: int | None = None,
+    ) -> GcReport:
+        """Collect what nothing needs, then pack and repack. `grace`: seconds (600); `max_time`: seconds (pack.budget),
+        and `max_bytes` of blobs and packs, for packing and repacking: what they leave is for the next."""
         from .store import settings
         from .upkeep.gc import GRACE, gc
 
@@ -346,8 +355,10 @@ class Store:
                 self.volume,
                 dry_run=dry_run,
                 grace=GRACE if grace is None else grace,
-                budget=settings.seconds(kept["pack.budget"]) if budget is None else budget,
+                max_time=settings.seconds(kept["pack.budget"]) if max_time is None else max_time,
+                max_bytes=max_bytes,
                 codec=kept["compression"],
+                trace_limit=settings.share(kept["trace.limit"]),
                 check=self._check,
                 progress=self.progress,
             )

@@ -75,7 +75,7 @@ def _tour(folder: Path) -> None:
 
     _run(store, "rmi", "demo/python:2")
     _run(store, "gc", "--dry-run", "--grace", "0s", "--format", "{{.Action}} {{.Kind}}: {{.Reason}}")
-    _run(store, "gc", "--grace", "0s", "--budget", "5s")
+    _run(store, "gc", "--grace", "0s", "--max-time", "5s")
     _run(store, "df")
     _run(store, "verify", "demo/app:1")
     line("# Done; the scratch store is gone.")

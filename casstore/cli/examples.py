@@ -21,7 +21,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "cat": ("casstore cat app:1 /etc/os-release",),
     "diff": ("casstore diff app:1 app:2",),
     "unpack": ("casstore unpack app:1 ./rootfs",),
-    "gc": ("casstore gc --dry-run", "casstore gc --budget 2m"),
+    "gc": ("casstore gc --dry-run", "casstore gc --max-time 2m"),
     "check": ("casstore check", "casstore check --read-data --repair"),
     "df": ("casstore df -v",),
     "verify": ("casstore verify app:1",),

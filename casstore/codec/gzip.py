@@ -5,24 +5,22 @@
         …
     trace = analysis.trace            # None: it stays as it is; analysis.reason says why
 
-    for piece in replay(trace, read): # read(start, end) gives content; replay(trace, read, 10, 20): a range
+    for piece in replay(trace, read): # codec/replay; read(start, end) gives content
         …
 
 A deflate stream is taken in stretches of some MiB of content, each held against an engine (kernels/deflate) that
-predicts what the encoder did; what it does not predict is kept as exceptions. Stretches depend on nothing but the
-content, so they are made again in parallel, and a range costs only those that it touches. Source: RFC 1952; GZIP.md.
+predicts what the encoder did; what it does not predict is kept as exceptions. Source: RFC 1952; GZIP.md.
 """
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 from ..kernels import deflate
 from ..model import Buffer, Choice, Member, Segment, Trace
+from .replay import TRAILER
 
 TARGET = 4 << 20
 """Content of a stretch, about (bytes)."""
@@ -34,12 +32,17 @@ _HEADER = 64 << 10
 """Bytes of a member's header, at most."""
 _TAIL = 64 << 10
 """Bytes after the last member, at most."""
-_TRAILER = 8
+LIMIT = 0.03
+"""What a trace may be of its blob."""
+_ROUGH = 4
+"""How many times that exceptions may be before they are compressed."""
+_PATIENCE = 1 << 20
+"""Bytes of exceptions that are never too many."""
+_SOME = 2 << 10
+"""Bytes of exceptions within which the right engine is looked for first: it has hardly any."""
+_TRIALS = 8
+"""How often engines are looked for anew, before the stream is given up."""
 _MAGIC = b"\x1f\x8b\x08"
-
-
-FAILURES = (deflate.BadTrace, deflate.Lost, deflate.TooMuch, deflate.ViewTooSmall, LookupError)
-"""What a replay may raise: a trace that is not of this content, or of an engine that is not here."""
 
 
 class NoTrace(ValueError):
@@ -118,6 +121,8 @@ class _Body:
         self.end: int = len(kept)
         self.start: int = 0 if before is None else before.start + before.size
         """Where the content begins, counted from the member's."""
+        self.check = 0
+        """Of the bytes that its bits are in (model.Segment)."""
 
     @property
     def size(self) -> int:
@@ -128,12 +133,37 @@ class _Body:
         return memoryview(self.buffer)[self.at : self.end]
 
 
+class _Raw:
+    """A deflate stream's own bytes, for as long as they belong to a stretch that is not whole."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._phase = 0  # bits of the first byte that belong to the stretch before
+
+    def add(self, data: Buffer) -> None:
+        """More of them."""
+        self._bytes += data
+
+    def check(self, bits: int) -> int:
+        """The checksum of the next stretch, of so many bits; its bytes are let go of."""
+        end = self._phase + bits
+        mine = self._bytes[: (end + 7) >> 3]
+        if mine:
+            mine[0] &= 0xFF << self._phase & 0xFF
+            mine[-1] &= 0xFF >> (-end & 7)
+        del self._bytes[: end >> 3]
+        self._phase = end & 7
+        return deflate.crc32(mine)
+
+
 class Analysis:
     """One blob being taken apart: iterate for its content. `trace` is there afterwards; None, and `reason`, where it is
-    not to be taken apart: then the content given may be all, or not."""
+    not to be taken apart: then the content given may be all, or not. `limit`: what a trace may be of the blob; far
+    beyond it the rest is not looked at."""
 
-    def __init__(self, source: Readable) -> None:
+    def __init__(self, source: Readable, limit: float = LIMIT) -> None:
         self._input = _Input(source)
+        self._account = _Account(limit)
         self._engines: list[Choice] = []
         self.trace: Trace | None = None
         self.reason = ""
@@ -183,17 +213,17 @@ class Analysis:
     def _member(self, pool: ThreadPoolExecutor) -> Generator[memoryview, None, Member]:
         header = self._header()
         parser = deflate.Parser()
-        held = _Held(self._engines, candidates(header))
+        held = _Held(self._engines, candidates(header), self._account)
         jobs: list[Future[Segment]] = []
         before: _Body | None = None
-        crc, told = 0, ""
+        told, raw = "", _Raw()
         while told != "end":
             body = _Body(before)
             parser.begin(body.stretch)
-            told = self._fill(parser, body)
+            told = self._fill(parser, body, raw)
+            body.check = raw.check(body.stretch.bits)
             if before is not None:
                 jobs.append(pool.submit(held.against, before, body, told == "end"))
-            crc = deflate.crc32(body.content, crc)
             yield body.content
             before = body
             if len(jobs) > 1:
@@ -202,20 +232,19 @@ class Analysis:
             jobs.append(pool.submit(held.against, before, None, True))
         padding = parser.padding
         self._input.back(parser.surplus)
-        if not self._input.want(8):
+        if not self._input.want(TRAILER):
             raise NoTrace("unexpected EOF")
-        trailer = bytes(self._input.data[:8])
-        self._input.use(8)
-        expected = crc.to_bytes(4, "little") + (parser.content & 0xFFFFFFFF).to_bytes(4, "little")
-        segments = tuple(job.result() for job in jobs)
-        return Member(header, segments, padding, b"" if trailer == expected else trailer)
+        trailer = bytes(self._input.data[:TRAILER])
+        self._input.use(TRAILER)
+        return Member(header, tuple(job.result() for job in jobs), padding, trailer)
 
-    def _fill(self, parser: deflate.Parser, body: _Body) -> str:
+    def _fill(self, parser: deflate.Parser, body: _Body, raw: _Raw) -> str:
         taken = self._input
         while True:
             told, used, made = parser.parse(
                 body.stretch, taken.data, taken.last, memoryview(body.buffer)[: body.at + _BODY], body.end, TARGET
             )
+            raw.add(taken.data[:used])
             taken.use(used)
             body.end += made
             if told != "input":
@@ -226,12 +255,37 @@ class Analysis:
         return str(told)
 
 
-class _Held:
-    """Holds stretch after stretch against engines."""
+class _Account:
+    """What exceptions have cost so far, and how often an engine was looked for: both have an end."""
 
-    def __init__(self, engines: list[Choice], candidates: list[Choice]) -> None:
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._bytes = 0
+        self._bits = 0
+        self._trials = 0
+
+    def trial(self) -> None:
+        """Engines are looked for. NoTrace: too often."""
+        self._trials += 1
+        if self._trials > _TRIALS:
+            raise NoTrace("no engine follows its encoder for long")
+
+    def paid(self, exceptions: int, bits: int) -> None:
+        """So many bytes for a stretch of so many bits. NoTrace: that is too much."""
+        self._bytes += exceptions
+        self._bits += bits
+        if self._bytes > max(_PATIENCE, _ROUGH * self._limit * self._bits / 8):
+            raise NoTrace("too much of it is not what its encoder was expected to do")
+
+
+class _Held:
+    """Holds the stretches of one member against engines, one after the other."""
+
+    def __init__(self, engines: list[Choice], candidates: list[Choice], account: _Account) -> None:
+        # What did for the member before does for this one, nearly always.
         self._engines = engines
-        self._candidates = candidates
+        self._candidates = [*engines[-1:], *(one for one in candidates if one not in engines[-1:])]
+        self._account = account
         self._now: tuple[Choice, deflate.Engine] | None = None
 
     def against(self, body: _Body, after: _Body | None, ended: bool) -> Segment:
@@ -241,8 +295,12 @@ class _Held:
         body.buffer[body.end : body.end + len(ahead)] = ahead
         last = after is None or (ended and len(ahead) == after.size)
         view = memoryview(body.buffer)[: body.end + len(ahead)]
-        begin = body.start - body.at
-        stretch = body.stretch
+        segment = self._follow(body, view, last)
+        self._account.paid(len(segment.exceptions), segment.bits)
+        return segment
+
+    def _follow(self, body: _Body, view: memoryview, last: bool) -> Segment:
+        begin, stretch = body.start - body.at, body.stretch
         limit = max(64 << 10, stretch.bits // 8 // 16)
         if self._now is not None:
             choice, engine = self._now
@@ -252,24 +310,27 @@ class _Held:
                 return self._segment(body, choice, state, found, not _begins(choice, view, begin, last, body, state))
             except (deflate.TooMuch, deflate.Lost):
                 self._now = None
-        best: tuple[bytes, Choice, deflate.Engine] | None = None
-        for choice in self._candidates:
-            try:
-                engine = deflate.Engine(*choice)
-                engine.seek(view, begin, last, body.start)
-                found = engine.make(stretch, view, begin, last, limit)
-            except (LookupError, deflate.TooMuch, deflate.Lost):
-                continue
-            if best is None or len(found) < len(best[0]):
-                best = found, choice, engine
-                limit = min(limit, len(found))
-            if not found:
-                break
-        if best is None:
-            raise NoTrace("no engine follows its encoder")
-        found, choice, engine = best
-        self._now = choice, engine
-        return self._segment(body, choice, (0, 0, 0, 0), found)
+        if body.start:
+            self._account.trial()
+        for most in (_SOME, limit):
+            best: tuple[bytes, Choice, deflate.Engine] | None = None
+            for choice in self._candidates:
+                try:
+                    engine = deflate.Engine(*choice)
+                    engine.seek(view, begin, last, body.start)
+                    found = engine.make(stretch, view, begin, last, most)
+                except (LookupError, deflate.TooMuch, deflate.Lost):
+                    continue
+                if best is None or len(found) < len(best[0]):
+                    best = found, choice, engine
+                    most = len(found)
+                if not found:
+                    break
+            if best is not None:
+                found, choice, engine = best
+                self._now = choice, engine
+                return self._segment(body, choice, (0, 0, 0, 0), found)
+        raise NoTrace("no engine follows its encoder")
 
     def _segment(
         self, body: _Body, choice: Choice, state: tuple[int, ...], found: bytes, goes_on: bool = False
@@ -278,7 +339,17 @@ class _Held:
             self._engines.append(choice)
         stretch = body.stretch
         number = self._engines.index(choice)
-        return Segment(stretch.size, stretch.bits, stretch.blocks, stretch.most_tokens, number, state, found, goes_on)
+        return Segment(
+            stretch.size,
+            stretch.bits,
+            stretch.blocks,
+            stretch.most_tokens,
+            number,
+            state,
+            found,
+            goes_on,
+            body.check,
+        )
 
 
 def _begins(choice: Choice, view: Buffer, begin: int, last: bool, body: _Body, state: tuple[int, ...]) -> bool:
@@ -288,127 +359,3 @@ def _begins(choice: Choice, view: Buffer, begin: int, last: bool, body: _Body, s
     except deflate.Lost:
         return False
     return True
-
-
-def replay(
-    trace: Trace,
-    read: Callable[[int, int], Buffer],
-    start: int = 0,
-    stop: int | None = None,
-    *,
-    threads: int | None = None,
-) -> Iterator[memoryview]:
-    """Bytes [start, stop) of the blob. `read(start, end)` gives bytes of its content, in any thread. BadTrace, Lost,
-    LookupError: a trace that is not of it."""
-    with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)), thread_name_prefix="gzip") as pool:
-        for at, piece in _pieces(trace, read, start, stop, pool):
-            low = max(start - at, 0)
-            high = len(piece) if stop is None else min(stop - at, len(piece))
-            if low < high:
-                yield memoryview(piece)[low:high]
-
-
-def _pieces(
-    trace: Trace, read: Callable[[int, int], Buffer], start: int, stop: int | None, pool: ThreadPoolExecutor
-) -> Iterator[tuple[int, Buffer]]:
-    """(offset, bytes) of all pieces that the range touches, in order."""
-    at = content = 0
-    for member in trace.members:
-        size = sum(one.content for one in member.segments)
-        length = (sum(one.bits for one in member.segments) + 7) // 8
-        end = at + len(member.header) + length + _TRAILER
-        if end > start and (stop is None or at < stop):
-            yield at, member.header
-            first = at + len(member.header)
-            for offset, piece in _stream(trace, member, read, content, size, start - first, stop, pool, first):
-                yield first + offset, piece
-            if stop is None or first + length < stop:
-                yield first + length, member.trailer or _trailer(read, content, size)
-        at = end
-        content += size
-    yield at, trace.tail
-
-
-def _stream(
-    trace: Trace,
-    member: Member,
-    read: Callable[[int, int], Buffer],
-    content: int,
-    size: int,
-    start: int,
-    stop: int | None,
-    pool: ThreadPoolExecutor,
-    first: int,
-) -> Iterator[tuple[int, Buffer]]:
-    """Of a member's deflate stream, which begins at `first` of the blob, what the range touches; `start` counts from
-    there."""
-    queue: deque[tuple[Future[tuple[bytearray, deflate.Engine]], int, int]] = deque()
-    bit = at = carry = 0
-
-    def joined(job: Future[tuple[bytearray, deflate.Engine]], begin: int, end: int) -> tuple[int, Buffer]:
-        # Where one stretch ends within a byte, the next one begins in it.
-        nonlocal carry
-        piece, _ = job.result()
-        if piece:
-            piece[0] |= carry
-            carry = piece.pop() if end & 7 else 0
-        return begin >> 3, piece
-
-    before: Future[tuple[bytearray, deflate.Engine]] | None = None
-    for number, segment in enumerate(member.segments):
-        end = bit + segment.bits
-        # What the range touches, and where an engine can only come from before, what leads there.
-        ahead = end
-        for later in member.segments[number + 1 :]:
-            if not later.goes_on or (ahead + 7) >> 3 > start:
-                break
-            ahead += later.bits
-        if (ahead + 7) >> 3 > start and (stop is None or first + (bit >> 3) < stop):
-            came = before if segment.goes_on else None
-            before = pool.submit(_again, trace, segment, read, content, size, at, bit & 7, came)
-            queue.append((before, bit, end))
-            if len(queue) > 3:
-                yield joined(*queue.popleft())
-        bit, at = end, at + segment.content
-    ended = bit
-    while queue:
-        bit = queue[0][2]
-        yield joined(*queue.popleft())
-    if bit == ended and bit & 7:
-        yield bit >> 3, bytes([carry | (member.padding << (bit & 7)) & 0xFF])
-
-
-def _again(
-    trace: Trace,
-    segment: Segment,
-    read: Callable[[int, int], Buffer],
-    start: int,
-    size: int,
-    at: int,
-    phase: int,
-    before: Future[tuple[bytearray, deflate.Engine]] | None,
-) -> tuple[bytearray, deflate.Engine]:
-    """The bits of one stretch, which begins at `at` of a member's `size` bytes of content, these at `start` of all; and
-    the engine. `before`: the stretch that it comes from (it was asked for earlier, so that it is being made)."""
-    begin = max(0, at - deflate.HISTORY)
-    end = min(at + segment.content + deflate.LOOKAHEAD, size)
-    view = read(start + begin, start + end)
-    if before is not None:
-        _, engine = before.result()
-    else:
-        engine = deflate.Engine(*trace.engines[segment.engine])
-        engine.seek(view, begin, end == size, at, segment.state)
-    if engine.position != at:
-        raise deflate.BadTrace("a stretch that comes from elsewhere")
-    out = bytearray((phase + segment.bits + 7) // 8)
-    made = engine.apply(view, begin, end == size, segment.blocks, segment.exceptions, out, phase, segment.tokens)
-    if made != segment.bits or engine.position != at + segment.content:
-        raise deflate.BadTrace("other bits than told")
-    return out, engine
-
-
-def _trailer(read: Callable[[int, int], Buffer], start: int, size: int) -> bytes:
-    crc = 0
-    for at in range(0, size, 1 << 22):
-        crc = deflate.crc32(read(start + at, start + min(at + (1 << 22), size)), crc)
-    return crc.to_bytes(4, "little") + (size & 0xFFFFFFFF).to_bytes(4, "little")

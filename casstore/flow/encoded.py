@@ -2,69 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from ..codec import gzip
 from ..codec.gzip import Analysis
+from ..codec.replay import FAILURES, replay
 from ..errors import Damaged
 from ..format import recipe as recipe_format
 from ..format import trace as trace_format
-from ..kernels import hashing
-from ..model import BlobInfo, Buffer, Recipe
+from ..kernels import deflate, hashing
+from ..model import BlobInfo, Buffer, NewBlob, Recipe, Trace
 from ..store.volume import Volume
 from .source import Source, fill
 
 PIECE = 1 << 20
-
-
-class Unfolded:
-    """A gzip blob as a Source of its content. Once that has ended: `digest` and `size` of the blob itself, and `trace`,
-    None where it cannot be made again; then `reason` says why, and the content was not all."""
-
-    def __init__(self, source: Source) -> None:
-        self.size: int | None = None
-        self._source = source
-        self._buffer = memoryview(bytearray(PIECE))
-        self._sha256 = hashing.Sha256()
-        self.outer_size = 0
-        self._analysis = Analysis(self)
-        self._pieces = iter(self._analysis)
-        self._left: memoryview = memoryview(b"")
-
-    def read(self, size: int, /) -> Buffer:
-        """For the analysis: more of the blob."""
-        got = fill(self._source, self._buffer)
-        self._sha256.update(self._buffer[:got])
-        self.outer_size += got
-        return bytes(self._buffer[:got])
-
-    def readinto(self, view: memoryview) -> int:
-        while not self._left:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
-            self._left = piece
-        got = min(len(view), len(self._left))
-        view[:got] = self._left[:got]
-        self._left = self._left[got:]
-        return got
-
-    @property
-    def digest(self) -> bytes:
-        """SHA-256 of the blob."""
-        return self._sha256.digest()
-
-    @property
-    def reason(self) -> str:
-        """Why there is no trace."""
-        return self._analysis.reason
-
-    @property
-    def trace(self) -> bytes | None:
-        """The trace as a recipe keeps it."""
-        found = self._analysis.trace
-        return None if found is None else trace_format.encode(found)
+_SMALL = 256
+"""Bytes of a trace that are never too many: small blobs have one, too."""
 
 
 ENCODERS = {
@@ -91,18 +46,90 @@ class Encoder(NamedTuple):
     corrections: int
 
 
+class Unfolded:
+    """A gzip blob as a Source of its content. `limit`: what its trace may be of it. Once that has ended: `digest` and
+    `outer_size` of the blob itself, and `finish`."""
+
+    def __init__(self, source: Source, limit: float) -> None:
+        self.size: int | None = None
+        self._source = source
+        self._limit = limit
+        self._buffer = memoryview(bytearray(PIECE))
+        self._sha256 = hashing.Sha256()
+        self.outer_size = 0
+        self._analysis = Analysis(self, limit)
+        self._pieces = iter(self._analysis)
+        self._left: memoryview = memoryview(b"")
+
+    def read(self, size: int, /) -> Buffer:
+        """For the analysis: more of the blob."""
+        got = fill(self._source, self._buffer)
+        self._sha256.update(self._buffer[:got])
+        self.outer_size += got
+        return bytes(self._buffer[:got])
+
+    def readinto(self, view: memoryview) -> int:
+        while not self._left:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._left = piece
+        got = min(len(view), len(self._left))
+        view[:got] = self._left[:got]
+        self._left = self._left[got:]
+        return got
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the blob."""
+        return self._sha256.digest()
+
+    def finish(self) -> tuple[bytes, Encoder]:
+        """The trace as a recipe keeps it, and what made the blob. NoTrace: why there is none, and the content was
+        perhaps not all."""
+        trace = self._analysis.trace
+        if trace is None:
+            raise gzip.NoTrace(self._analysis.reason)
+        try:
+            encoded = trace_format.encode(trace)
+        except ValueError as error:
+            raise gzip.NoTrace(str(error)) from None
+        if len(encoded) > max(_SMALL, self._limit * self.outer_size):
+            share = 100 * len(encoded) / self.outer_size
+            raise gzip.NoTrace(f"its trace is {share:.1f} % of it, over trace.limit ({100 * self._limit:g} %)")
+        return encoded, _encoder(trace, len(encoded))
+
+
 def encoder_of(volume: Volume, info: BlobInfo) -> Encoder | None:
     """Of a packed blob that is compressed. Damaged: its recipe or trace cannot be read."""
     if info.place.state != "packed" or info.encoding == "identity":
         return None
     recipe = recipe_format.decode(volume.packs.record(info.digest, info.place), f"recipe of {info.digest}")
     trace = trace_format.decode(recipe.trace, f"trace of {info.digest}")
+    return _encoder(trace, len(recipe.trace))
+
+
+def _encoder(trace: Trace, size: int) -> Encoder:
     names = [
         f"{ENCODERS.get((one.name, one.version), f'{one.name} {one.version}')} level {one.level}"
         for one in trace.engines
     ]
     corrections = sum(len(one.exceptions) for member in trace.members for one in member.segments)
-    return Encoder(", ".join(names), len(recipe.trace), corrections)
+    return Encoder(", ".join(names), size, corrections)
+
+
+def packable(blob: BlobInfo | NewBlob) -> bool:
+    """Can a loose blob be tried? What is compressed must have been looked into. A digest of another kind than the
+    kernel's would have to be made beside it: such blobs are rare, and stay."""
+    inside = blob.encoding == "identity" or (blob.encoding == "gzip" and blob.content_size is not None)
+    return inside and blob.digest.algorithm == "sha256"
+
+
+def engines_here(limit: float) -> str:
+    """A short name of what is tried on a gzip blob here, which changes when another try may end otherwise: the engines,
+    and the limit of a trace."""
+    told = f"{sorted(deflate.engines())} {limit}"
+    return hashlib.sha256(told.encode()).hexdigest()[:8]
 
 
 def replayed(
@@ -112,11 +139,11 @@ def replayed(
     trace = trace_format.decode(recipe.trace, f"trace of {what}")
     if sum(one.content for member in trace.members for one in member.segments) != recipe.content_size:
         raise Damaged("its trace is that of other content", what=what)
-    pieces = gzip.replay(trace, content, start, stop)
+    pieces = replay(trace, content, start, stop)
     while True:
         try:
             piece = next(pieces, None)
-        except gzip.FAILURES as error:
+        except FAILURES as error:
             raise Damaged(f"cannot be made again from its content: {error}", what=what) from None
         if piece is None:
             return

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..codec import compression
+from ..codec.gzip import LIMIT, NoTrace
 from ..digest import Digest
 from ..errors import Damaged, NotFound
 from ..format import recipe as recipe_format
@@ -38,22 +39,23 @@ from ..model import (
     Progress,
     Used,
 )
-from ..store import protocol, query
+from ..store import protocol, query, rewrite
 from ..store.index import IndexSet, Tables, encode_segment
 from ..store.objects import Staged, index_key, pack_key
 from ..store.packs import PackShelf, Sealed, write_metadata_pack
 from ..store.protocol import NewObject
 from ..store.volume import Volume
-from .encoded import Unfolded
+from .encoded import Encoder, Unfolded, engines_here, packable
 from .frames import FRAME_TARGET, FrameBuilder, FramePool
 from .loose import take_loose
 from .naming import Names
 from .pieces import Pieces
+from .proof import doubt
 from .reach import NOWHERE, Reach
 from .records import Pending, recipe_of, record_of
-from .source import Source, fill
+from .source import RangeSource, Source, fill
 from .split import Splitter
-from .step import Step
+from .step import Counted, Step
 
 _HEAD = 512
 _MARKS = 1 << 20
@@ -80,22 +82,25 @@ class Taken(NamedTuple):
 
 
 class Ingest:
-    """Takes blobs for one commit. `pack`: "now" packs what is not compressed, "later" leaves that to gc, "never"
-    forbids it to gc. `limit`: how far into what is compressed we look."""
+    """Takes blobs for one commit. `pack`: "plain" packs what is not compressed, "now" also what gzip has inside;
+    "later" leaves both to gc, "never" forbids it to gc. `limit`: how far into what is compressed we look;
+    `trace_limit`: what a trace may be of its blob."""
 
     def __init__(
         self,
         volume: Volume,
         lease: int,
         *,
-        pack: str = "now",
+        pack: str = "plain",
         codec: str = "zstd:3",
         limit: compression.Limit = compression.LIMIT,
+        trace_limit: float = LIMIT,
         workers: int | None = None,
         progress: Progress | None = None,
     ) -> None:
         self._volume = volume
         self._limit = limit
+        self._trace_limit = trace_limit
         self._lease = lease
         self._pack = pack
         self._progress = progress
@@ -113,6 +118,7 @@ class Ingest:
         self._pending: dict[Digest, Pending] = {}
         self._inline: dict[Digest, tuple[bytes, str, tuple[Digest, ...]]] = {}
         self._loose: dict[Digest, tuple[NewBlob, Staged]] = {}
+        self._unproved: dict[Digest, tuple[NewBlob, Staged]] = {}  # packed too, if that comes back
         self._old_packs: dict[int, str] = {}  # value slot in the map → key of a pack that was there before
         self._verdict: dict[int, bool] = {}  # number in the index set → may its pack be used
         self._slot_of: dict[int, int] = {}  # number in the index set → value slot
@@ -144,7 +150,7 @@ class Ingest:
         whole = _Resumed(bytes(head[:got]), source)
         step = Step(self._progress, what, source.size)
         other = expect is not None and expect.algorithm != "sha256"
-        if encoding is not None or self._pack != "now" or other:
+        if encoding is not None or self._pack not in ("plain", "now") or other:
             taken = self._loosely(whole, expect, inside, media_type, children, step)
         else:
             sink = _Chunks(self)
@@ -159,22 +165,28 @@ class Ingest:
         step.done()
         return taken
 
-    def take_apart(self, source: Source, expect: Digest, *, what: str = "blob") -> str | None:
-        """Take a blob that is compressed as its content and a trace. Not None: why it cannot be; it is not taken then.
-        DigestMismatch: it is another blob."""
-        step = Step(self._progress, what, source.size)
+    def take_apart(
+        self,
+        source: Source,
+        expect: Digest,
+        *,
+        media_type: str = "",
+        children: tuple[Digest, ...] = (),
+        what: str = "blob",
+    ) -> Encoder:
+        """Take a blob that is compressed as its content and a trace. NoTrace: why it cannot be; it is not taken then.
+        DigestMismatch: it is another blob. Thread-safe, as `take`."""
         sink = _Chunks(self)
-        unfolded = Unfolded(source)
+        step = Step(self._progress, what, source.size)
+        unfolded = Unfolded(Counted(source, step), self._trace_limit)
         split = Splitter(self._volume.file, sink, self._pieces).run(unfolded)
-        trace = unfolded.trace
         step.done()
-        if trace is None:
-            return unfolded.reason
+        trace, encoder = unfolded.finish()
         expect.check(Digest.sha256(unfolded.digest), str(expect))
-        pending = Pending(expect, unfolded.outer_size, split, "gzip", trace, sink.own, "", ())
+        pending = Pending(expect, unfolded.outer_size, split, "gzip", trace, sink.own, media_type, children)
         with self._lock:
             self._pending.setdefault(expect, pending)
-        return None
+        return encoder
 
     def _loosely(
         self,
@@ -196,12 +208,24 @@ class Ingest:
             limit=self._limit,
             strict=inside,
         )
+        blob = replace(blob, children=children)
+        to = self._loose
+        if self._pack == "never":
+            blob = replace(blob, pack_refused="was to stay as it came")
+        elif self._pack == "now" and blob.encoding == "gzip" and packable(blob):
+            try:
+                what = f"pack {str(blob.digest)[:19]}"
+                self.take_apart(
+                    RangeSource(staged), blob.digest, media_type=media_type, children=children, what=what
+                )
+                to = self._unproved
+            except NoTrace as reason:
+                blob = replace(blob, pack_refused=rewrite.refusal(str(reason), engines_here(self._trace_limit)))
         with self._lock:
-            if blob.digest in self._loose:
+            if blob.digest in self._loose or blob.digest in self._unproved:
                 staged.abort()
             else:
-                refused = "was to stay as it came" if self._pack == "never" else None
-                self._loose[blob.digest] = replace(blob, children=children, pack_refused=refused), staged
+                to[blob.digest] = blob, staged
         return Taken(blob.digest, blob.size, blob.encoding, blob.diffid, blob.content_size, blob.files_size)
 
     def take_small(self, data: bytes, media_type: str, children: tuple[Digest, ...] = ()) -> Digest:
@@ -331,7 +355,25 @@ class Ingest:
             staged.append(segment)
             objects.append(row)
         self._volume.objects.publish(staged)
-        return Written(result, objects)
+        return self._proved(Written(result, objects))
+
+    def _proved(self, written: Written) -> Written:
+        """What was written, but loose blobs in the place of those recipes that do not make them again."""
+        blobs, objects, staged = [], list(written.objects), []
+        for blob in written.blobs:
+            loose, file = self._unproved.pop(blob.digest, (None, None))
+            if loose is not None and file is not None:
+                refused = doubt(self._volume, blob)
+                if refused:
+                    staged.append(file)
+                    objects.append(NewObject(loose.place.key, loose.size))
+                    blob = replace(loose, pack_refused=rewrite.refusal(refused, engines_here(self._trace_limit)))
+                else:
+                    file.abort()
+            blobs.append(blob)
+        if staged:
+            self._volume.objects.publish(staged)
+        return Written(blobs, objects)
 
     def _write_index(self, sealed: Sequence[Sealed]) -> tuple[Staged, NewObject] | None:
         """The index segment of the new packs, staged. Their tables are let go with it."""
@@ -365,7 +407,7 @@ class Ingest:
     def close(self) -> None:
         """Stop the pools; what was staged dies with the lease unless it was committed."""
         self._pool.shutdown()
-        for _, staged in self._loose.values():
+        for _, staged in (*self._loose.values(), *self._unproved.values()):
             staged.close()
         self._shelf.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..model import Progress
+from .source import Source
 
 
 class Step:
@@ -32,3 +33,17 @@ class Step:
         """The task has ended, whatever its total was thought to be."""
         if self._progress is not None:
             self._progress(self._what, self._seen, self._seen)
+
+
+class Counted:
+    """A source whose bytes are counted as they are read."""
+
+    def __init__(self, source: Source, step: Step) -> None:
+        self._source = source
+        self._step = step
+        self.size = source.size
+
+    def readinto(self, view: memoryview) -> int:
+        got = self._source.readinto(view)
+        self._step.advance(got)
+        return got

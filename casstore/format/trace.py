@@ -22,9 +22,11 @@ _LEVEL = 19
 _STATE = 4
 MAX_SEGMENTS = 1 << 22
 """Of one blob: 16 TiB of content in stretches as they are made."""
-MAX_TEXTS = 1 << 30
+MAX_TEXTS = 96 << 20
 """Bytes of exceptions, headers and trailers."""
 MAX_NAME = 32
+TRAILER = 8
+"""Bytes of a member's trailer."""
 
 
 def encode(trace: Trace) -> bytes:
@@ -39,13 +41,14 @@ def encode(trace: Trace) -> bytes:
             *(one.exceptions for one in segments),
         ]
     )
+    if len(texts) > MAX_TEXTS:
+        raise ValueError("more exceptions than a trace may hold")
     stored = deflated(texts, _LEVEL) if texts else b""
     names = b"".join(_ENGINE.pack(one.version, len(one.name), one.level) + one.name.encode() for one in trace.engines)
     members = [
         [len(member.segments) for member in trace.members],
         [member.padding for member in trace.members],
         [len(member.header) for member in trace.members],
-        [len(member.trailer) for member in trace.members],
     ]
     rows = [
         [one.content for one in segments],
@@ -55,6 +58,7 @@ def encode(trace: Trace) -> bytes:
         [one.engine for one in segments],
         *([one.state[i] for one in segments] for i in range(_STATE)),
         [int(one.goes_on) for one in segments],
+        [one.check for one in segments],
         [len(one.exceptions) for one in segments],
     ]
     columns = encode_columns([_column(one) for one in (*members, *rows)], _LEVEL)
@@ -96,7 +100,7 @@ def decode(data: Buffer, what: str = "trace") -> Trace:
             raise Damaged("trace with an impossible engine", what=what)
         choices.append(Choice(name.decode(), number, level))
         at += _ENGINE.size + name_length
-    counts = [members] * 4 + [count] * (7 + _STATE)
+    counts = [members] * 3 + [count] * (8 + _STATE)
     columns, at = decode_columns(view, at, counts, what, 8 * sum(counts))
     if at + stored + tail != len(view):
         raise Damaged("trace contradicts itself", what=what)
@@ -104,13 +108,15 @@ def decode(data: Buffer, what: str = "trace") -> Trace:
     if len(texts) != length:
         raise Damaged("trace contradicts itself", what=what)
     _check(columns, len(choices), count, length, what)
-    numbers, paddings, headers, trailers, *rows = (column.tolist() for column in columns)
+    numbers, paddings, headers, *rows = (column.tolist() for column in columns)
     heads = _cut(texts, 0, headers)
-    ends = _cut(texts, sum(headers), trailers)
-    exceptions = _cut(texts, sum(headers) + sum(trailers), rows[-1])
+    ends = _cut(texts, sum(headers), [TRAILER] * members)
+    exceptions = _cut(texts, sum(headers) + TRAILER * members, rows[-1])
     segments = [
-        Segment(content, bits, blocks, tokens, engine, tuple(state), text, bool(goes_on))
-        for content, bits, blocks, tokens, engine, *state, goes_on, text in zip(*rows[:-1], exceptions, strict=True)
+        Segment(content, bits, blocks, tokens, engine, tuple(state), text, bool(goes_on), check)
+        for content, bits, blocks, tokens, engine, *state, goes_on, check, text in zip(
+            *rows[:-1], exceptions, strict=True
+        )
     ]
     found: list[Member] = []
     begin = 0
@@ -121,14 +127,14 @@ def decode(data: Buffer, what: str = "trace") -> Trace:
 
 
 def _check(columns: list[U64], engines: int, count: int, length: int, what: str) -> None:
-    numbers, paddings, headers, trailers, content, bits, blocks, tokens, engine, *states, goes_on, exceptions = columns
+    numbers, paddings, headers, content, bits, blocks, tokens, engine, *states, goes_on, checks, exceptions = columns
     fine = (
         _sum(numbers) == count
-        and _sum(headers, trailers, exceptions) == length
+        and _sum(headers, exceptions) + TRAILER * len(numbers) == length
         and _below(paddings, 128)
         and _below(engine, engines)
         and _below(goes_on, 2)
-        and all(_below(one, 1 << 32) for one in (tokens, *states))
+        and all(_below(one, 1 << 32) for one in (tokens, checks, *states))
         and all(0 <= _sum(one) < 1 << 62 for one in (content, bits, blocks))
     )
     if not fine:

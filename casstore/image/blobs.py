@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..codec import compression
+from ..codec.gzip import LIMIT
 from ..digest import Digest
 from ..errors import BadInput, NotFound
 from ..flow.encoded import encoder_of
@@ -37,14 +38,17 @@ def put(
     volume: Volume,
     where: str | Path | int,
     *,
-    pack: str = "now",
+    pack: str = "plain",
     codec: str = "zstd:3",
     limit: compression.Limit = compression.LIMIT,
+    trace_limit: float = LIMIT,
     progress: Progress | None = None,
 ) -> Digest:
     """Store a file or stream as one blob, pinned until `rm`."""
     with open_input(where) as raw, Lease(volume.catalog, volume.objects, "blob put") as lease:
-        ingest = Ingest(volume, lease.id, pack=pack, codec=codec, limit=limit, progress=progress)
+        ingest = Ingest(
+            volume, lease.id, pack=pack, codec=codec, limit=limit, trace_limit=trace_limit, progress=progress
+        )
         try:
             taken = ingest.take(StreamSource(raw), what="blob")
             written = ingest.finish()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..codec import compression
 from ..codec.compression import Readable
+from ..codec.gzip import LIMIT
 from ..digest import Digest
 from ..errors import BadInput, InvalidReference
 from ..flow.ingest import Ingest
@@ -44,9 +45,10 @@ def import_image(
     message: str = "",
     wanted: str | None = None,
     created: datetime | None = None,
-    pack: str = "now",
+    pack: str = "plain",
     codec: str = "zstd:3",
     limit: compression.Limit = compression.LIMIT,
+    trace_limit: float = LIMIT,
     progress: Progress | None = None,
     fetch: Fetch | None = None,
 ) -> Digest:
@@ -63,7 +65,9 @@ def import_image(
         opened = open_input(where)
         named, origin = name_of(where), "-"  # whoever gets the image need not know the path, as docker has it
     with opened as raw, Lease(volume.catalog, volume.objects, "import") as lease:
-        ingest = Ingest(volume, lease.id, pack=pack, codec=codec, limit=limit, progress=progress)
+        ingest = Ingest(
+            volume, lease.id, pack=pack, codec=codec, limit=limit, trace_limit=trace_limit, progress=progress
+        )
         try:
             stream = compression.open_stream(raw, limit, named)
             layer = ingest.take(StreamSource(stream), media_type=media.OCI_LAYER, what="import")

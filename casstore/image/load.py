@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..codec import compression
+from ..codec.gzip import LIMIT
 from ..digest import Digest
 from ..errors import BadInput, CasstoreError, DigestMismatch, NotFound
 from ..flow.ingest import INLINE, Ingest, Taken
@@ -48,16 +49,19 @@ def load(
     *,
     platform: str | None = None,
     all_platforms: bool = False,
-    pack: str = "now",
+    pack: str = "plain",
     codec: str = "zstd:3",
     limit: compression.Limit = compression.LIMIT,
+    trace_limit: float = LIMIT,
     progress: Progress | None = None,
 ) -> LoadReport:
     """Load a path or an open descriptor. Errors name the archive and the member; nothing is changed then. `limit`: what
     may come out of what is compressed."""
     wanted = oci_platform.parse(platform) if platform else None
     with open_source(where, limit) as source, Lease(volume.catalog, volume.objects, f"load {where}") as lease:
-        ingest = Ingest(volume, lease.id, pack=pack, codec=codec, limit=limit, progress=progress)
+        ingest = Ingest(
+            volume, lease.id, pack=pack, codec=codec, limit=limit, trace_limit=trace_limit, progress=progress
+        )
         try:
             work = _Load(volume, lease, ingest)
             sink = None if source.seekable else work.land

@@ -132,12 +132,15 @@ def retired_blobs(tx: Tx) -> list[BlobInfo]:
     return [_info(tx, row) for row in tx.rows(f"{_BLOB} WHERE b.state = 'retired' ORDER BY b.id")]
 
 
-def loose_blobs(tx: Tx, *, idle_before: float, retry_refused: bool = False) -> list[BlobInfo]:
-    """Live loose blobs last read before that time (seconds since 1970), largest first: what may be packed."""
-    refused = "" if retry_refused else " AND b.pack_refused IS NULL"
+def loose_blobs(tx: Tx, *, idle_before: float, engines: str = "") -> list[BlobInfo]:
+    """Live loose blobs last read before that time (seconds since 1970), those first that nobody read for the longest
+    time: what may be packed. `engines`: by what they would be tried; one that was refused by the same is not among
+    them, nor one that is to stay as it is."""
     rows = tx.rows(
-        f"{_BLOB} WHERE b.loc_state = 'loose' AND b.state = 'live' AND b.last_read <= ?{refused} ORDER BY b.size DESC",
-        (idle_before,),
+        f"{_BLOB} WHERE b.loc_state = 'loose' AND b.state = 'live' AND b.last_read <= ?"
+        " AND (b.pack_refused IS NULL OR (b.pack_refused LIKE '%(engines %)' AND b.pack_refused NOT LIKE ?))"
+        " ORDER BY b.last_read, b.id",
+        (idle_before, f"%(engines {engines})"),
     )
     return [_info(tx, row) for row in rows]
 

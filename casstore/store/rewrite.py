@@ -75,10 +75,16 @@ def pack_commit(catalog: Catalog, lease: int, loose: str, blob: NewBlob, objects
         return True
 
 
-def pack_refuse(catalog: Catalog, digest: Digest, reason: str) -> None:
-    """Note why a loose blob cannot be packed, so that it is not tried again each time."""
+def pack_refuse(catalog: Catalog, digest: Digest, reason: str, engines: str = "") -> None:
+    """Note why a loose blob cannot be packed, so that it is not tried again each time; with `engines` (what tried it,
+    see query.loose_blobs) not by the same."""
     with catalog.write("pack_refuse") as tx:
-        tx.run("UPDATE blob SET pack_refused = ? WHERE digest = ?", (reason[:200], digest.raw))
+        tx.run("UPDATE blob SET pack_refused = ? WHERE digest = ?", (refusal(reason, engines), digest.raw))
+
+
+def refusal(reason: str, engines: str = "") -> str:
+    """What the catalog keeps of it."""
+    return reason[:200] + (f" (engines {engines})" if engines else "")
 
 
 def repack_commit(catalog: Catalog, lease: int, objects: Sequence[NewObject]) -> None:

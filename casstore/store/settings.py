@@ -37,6 +37,14 @@ def ratio(text: str) -> float:
     return float(text)
 
 
+def share(text: str) -> float:
+    """`3%` → 0.03."""
+    found = re.fullmatch(r"(\d{1,3}(?:\.\d{1,9})?)\s*%", text.strip())
+    if not found or float(found[1]) > 100:
+        raise ValueError("a share such as 3%")
+    return float(found[1]) / 100
+
+
 def codec(text: str) -> str:
     """A frame codec: none, lz4, zstd:1 … zstd:19."""
     frame.parse(text)
@@ -46,6 +54,7 @@ def codec(text: str) -> str:
 DEFAULTS: dict[str, tuple[str, Callable[[str], object]]] = {
     "pack.after": ("24h", seconds),
     "pack.budget": ("10m", seconds),
+    "trace.limit": ("3%", share),
     "cache.size": ("1GiB", size),
     "compression": ("zstd:2", codec),
     "min-free": ("1GiB", size),

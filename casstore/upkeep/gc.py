@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ..codec.gzip import LIMIT
 from ..errors import Damaged, NotFound
 from ..model import BlobInfo, Progress
 from ..store import collector, protocol
@@ -16,6 +17,8 @@ from ..store.collector import Garbage
 from ..store.query import ObjectRow
 from ..store.volume import Volume
 from . import pack, records, repack
+from .estimate import Saving, estimate
+from .pack import Budget, Packing, Tally
 from .records import SegmentPlan
 from .repack import Worn
 
@@ -38,15 +41,19 @@ class GcRow:
 
 @dataclass(slots=True)
 class GcTotals:
-    """What was done (or, of a dry run, would be at most)."""
+    """What was done (or, of a dry run, would be at most). `encoders`: of the blobs packed, by what compressed them ("":
+    nothing did); `refused`: how many stay loose, by reason."""
 
     blobs_deleted: int = 0
     objects_deleted: int = 0
     freed_bytes: int = 0
     blobs_packed: int = 0
+    blobs_left: int = 0
     packs_rewritten: int = 0
     packs_left: int = 0
     seconds: float = 0.0
+    encoders: dict[str, Tally] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,7 @@ class GcReport:
     rows: list[GcRow]
     totals: GcTotals
     hold: list[float] = field(default_factory=list)
+    saving: Saving | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +90,13 @@ class Plan:
         return found
 
 
-def make_plan(volume: Volume, grace: float = GRACE) -> Plan:
+def make_plan(volume: Volume, grace: float = GRACE, trace_limit: float = LIMIT) -> Plan:
     """What gc would do now; changes nothing."""
     with volume.catalog.read() as tx:
         garbage = collector.plan(tx, tx.now() - grace)
     worn, fine = repack.plan(volume)
-    return Plan(garbage, pack.plan(volume), worn, fine, records.metadata_groups(volume), records.segment_plan(volume))
+    loose = pack.plan(volume, trace_limit)
+    return Plan(garbage, loose, worn, fine, records.metadata_groups(volume), records.segment_plan(volume))
 
 
 def gc(
@@ -95,23 +104,27 @@ def gc(
     *,
     dry_run: bool = False,
     grace: float = GRACE,
-    budget: float = 600.0,
+    max_time: float = 600.0,
+    max_bytes: int | None = None,
     codec: str = "zstd:3",
+    trace_limit: float = LIMIT,
     check: Callable[[], None] = lambda: None,
     progress: Progress | None = None,
 ) -> GcReport:
-    """Collect, pack, repack, collect. `budget`: seconds for packing and repacking; what is left is told."""
+    """Collect, pack, repack, collect. `max_time` (seconds), `max_bytes` (of blobs and packs): of packing and repacking;
+    what is left is told. `trace_limit`: what a gzip blob's trace may be of it."""
     began = time.monotonic()
     totals = GcTotals()
     if dry_run:
-        plan = make_plan(volume, grace)
+        plan = make_plan(volume, grace, trace_limit)
         totals.blobs_deleted = len(plan.garbage.blobs)
         totals.objects_deleted = len(plan.garbage.objects)
         totals.freed_bytes = sum(size for _, _, size in plan.garbage.objects)
         totals.blobs_packed = len(plan.loose)
-        totals.packs_left = len(plan.worn)
+        totals.packs_rewritten = len(plan.worn)
+        saving = estimate(volume, plan.loose, codec=DEEP, check=check, progress=progress) if plan.loose else None
         totals.seconds = time.monotonic() - began
-        return GcReport(plan.rows(), totals)
+        return GcReport(plan.rows(), totals, saving=saving)
     hold: list[float] = []
 
     def told(_: str, seconds: float) -> None:
@@ -119,7 +132,8 @@ def gc(
 
     volume.catalog.on_write.append(told)
     try:
-        return _Run(volume, grace, began + budget, codec, check, progress, totals).run(began, hold)
+        run = _Run(volume, grace, Budget(max_time, max_bytes), codec, trace_limit, check, progress, totals)
+        return run.run(began, hold)
     finally:
         volume.catalog.on_write.remove(told)
 
@@ -131,16 +145,18 @@ class _Run:
         self,
         volume: Volume,
         grace: float,
-        deadline: float,
+        budget: Budget,
         codec: str,
+        trace_limit: float,
         check: Callable[[], None],
         progress: Progress | None,
         totals: GcTotals,
     ) -> None:
         self._volume = volume
         self._grace = grace
-        self._deadline = deadline
+        self._budget = budget
         self._codec = codec
+        self._trace_limit = trace_limit
         self._check = check
         self._progress = progress
         self._totals = totals
@@ -153,12 +169,12 @@ class _Run:
         with volume.catalog.read() as tx:
             garbage = collector.plan(tx, tx.now() - self._grace)
         self._collect()
-        blobs = pack.plan(volume)
-        loose = self._pack(blobs)
+        blobs = pack.plan(volume, self._trace_limit)
+        self._pack(blobs)
         worn, fine = repack.plan(volume)
         collector.gc_clean(volume.catalog, fine)
         left = self._repack(worn)
-        metadata = records.metadata_groups(volume) if self._in_time() else []
+        metadata = records.metadata_groups(volume) if self._budget.more() else []
         for group in metadata:
             try:
                 records.merge_metadata(volume, group, self._check)
@@ -172,7 +188,7 @@ class _Run:
         self._collect()
         plan = Plan(garbage, blobs, worn, fine, metadata, segments)
         volume.catalog.checkpoint()
-        totals.packs_left = left + loose
+        totals.packs_left = left
         totals.seconds = time.monotonic() - began
         if self._rotten is not None:
             raise self._rotten
@@ -186,9 +202,6 @@ class _Run:
         hint = "all else was done; run casstore check --read-data --repair"
         self._rotten = self._rotten or Damaged(error.message, what=error.what, offset=error.offset, hint=hint)
 
-    def _in_time(self) -> bool:
-        return time.monotonic() < self._deadline
-
     def _collect(self) -> None:
         volume = self._volume
         done = collector.collect(
@@ -199,20 +212,26 @@ class _Run:
         self._totals.objects_deleted += done.objects_deleted
         self._totals.freed_bytes += done.bytes_deleted
 
-    def _pack(self, blobs: list[BlobInfo]) -> int:
-        left = len(blobs)
-        for batch in pack.batches(blobs):
-            if not self._in_time():
-                break
-            self._totals.blobs_packed += len(pack.pack(self._volume, batch, self._codec, self._check, self._progress))
-            left -= len(batch)
-        return left
+    def _pack(self, blobs: list[BlobInfo]) -> None:
+        done, totals = Packing(), self._totals
+        totals.blobs_left = pack.pack(
+            self._volume,
+            blobs,
+            done,
+            limit=self._trace_limit,
+            codec=self._codec,
+            budget=self._budget,
+            check=self._check,
+            progress=self._progress,
+        )
+        totals.blobs_packed = len(done.packed)
+        totals.encoders, totals.refused = done.encoders, done.refused
 
     def _repack(self, worn: list[Worn]) -> int:
         total = sum(one.row.size for one in worn)
         done, left = 0, len(worn)
         for group in repack.groups(worn):
-            if not self._in_time():
+            if not self._budget.more(sum(one.row.size for one in group)):
                 break
             try:
                 repack.Repack(self._volume, group, DEEP, self._check).run()

@@ -2,112 +2,197 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
+from ..codec import gzip
 from ..digest import Digest
 from ..errors import Damaged, DigestMismatch, NotFound
+from ..flow.encoded import Encoder, engines_here, packable
 from ..flow.ingest import Ingest
-from ..flow.restore import BlobReader
+from ..flow.proof import doubt
 from ..flow.source import RangeSource
-from ..model import BlobInfo, NewBlob, Progress
+from ..model import BlobInfo, Progress
 from ..store import protocol, query, rewrite
 from ..store.leases import Lease
 from ..store.volume import Volume
 
 BATCH = 256 << 20
 """Bytes of blobs packed under one lease, into common packs."""
+_WORKERS = 8
+"""Blobs taken apart at once, at most: each needs some tens of MiB."""
 
 
-def plan(volume: Volume, idle_before: float | None = None) -> list[BlobInfo]:
-    """Loose blobs that can be packed, the largest first; with `idle_before` (seconds since 1970) only those that nobody
-    read since."""
+class Budget:
+    """How much a gc may still do: `seconds` from now, `size` bytes of what is packed and rewritten."""
+
+    def __init__(self, seconds: float, size: int | None = None) -> None:
+        self._end = time.monotonic() + seconds
+        self._left = size
+        self._lock = threading.Lock()
+
+    def more(self, size: int = 0) -> bool:
+        """Is there anything left? Then `size` bytes more are taken from it; the last may go over."""
+        with self._lock:
+            if time.monotonic() >= self._end or (self._left is not None and self._left <= 0):
+                return False
+            if self._left is not None:
+                self._left -= size
+            return True
+
+
+@dataclass(slots=True)
+class Tally:
+    """Blobs of one encoder that were packed: how many, their bytes, and those of their traces."""
+
+    blobs: int = 0
+    size: int = 0
+    trace: int = 0
+
+
+@dataclass(slots=True)
+class Packing:
+    """What packing has done: blobs by what made them ("" where they are not compressed), and for how many each reason
+    not to held."""
+
+    packed: list[Digest] = field(default_factory=list)
+    encoders: dict[str, Tally] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
+
+    def note(self, digest: Digest, size: int, encoder: Encoder | None) -> None:
+        """One more is packed."""
+        self.packed.append(digest)
+        tally = self.encoders.setdefault(encoder.name if encoder else "", Tally())
+        tally.blobs += 1
+        tally.size += size
+        tally.trace += encoder.trace if encoder else 0
+
+
+def plan(volume: Volume, limit: float, idle_before: float | None = None) -> list[BlobInfo]:
+    """Loose blobs that can be packed, those first that were not read for the longest time; with `idle_before` (seconds
+    since 1970) only those that nobody read since. `limit`: what a trace may be of its blob."""
     with volume.catalog.read() as tx:
         before = tx.now() + 1 if idle_before is None else idle_before
-        return [one for one in query.loose_blobs(tx, idle_before=before) if one.encoding in ("identity", "gzip")]
+        found = query.loose_blobs(tx, idle_before=before, engines=engines_here(limit))
+    return [one for one in found if packable(one)]
 
 
-def batches(blobs: list[BlobInfo]) -> Iterator[list[BlobInfo]]:
+def batches(blobs: Iterable[BlobInfo]) -> Iterator[list[BlobInfo]]:
     """The plan in portions, each under one lease."""
     batch: list[BlobInfo] = []
+    size = 0
     for info in blobs:
         batch.append(info)
-        if sum(one.size for one in batch) >= BATCH:
+        size += info.size
+        if size >= BATCH:
             yield batch
-            batch = []
+            batch, size = [], 0
     if batch:
         yield batch
 
 
 def pack(
     volume: Volume,
-    batch: list[BlobInfo],
+    blobs: Iterable[BlobInfo],
+    done: Packing,
+    *,
+    limit: float,
     codec: str,
+    budget: Budget | None = None,
     check: Callable[[], None] = lambda: None,
     progress: Progress | None = None,
-) -> list[Digest]:
-    """Pack blobs; returns those that are packed now. One that is damaged is marked so and stays as it is."""
-    done: list[Digest] = []
-    with Lease(volume.catalog, volume.objects, "gc: pack") as lease:
-        ingest = Ingest(volume, lease.id, codec=codec, progress=progress)
+) -> int:
+    """Pack blobs, noting in `done` what became of them; returns how many the budget left. One that is damaged is marked
+    so and stays as it is. `limit`: what a trace may be of its blob."""
+    budget = budget or Budget(float("inf"))
+    left = 0
+    for batch in batches(blobs):
+        left += _Batch(volume, done, limit, budget, check, progress).run(batch, codec) if budget.more() else len(batch)
+    return left
+
+
+class _Batch:
+    """Blobs packed under one lease."""
+
+    def __init__(
+        self,
+        volume: Volume,
+        done: Packing,
+        limit: float,
+        budget: Budget,
+        check: Callable[[], None],
+        progress: Progress | None,
+    ) -> None:
+        self._volume = volume
+        self._done = done
+        self._limit = limit
+        self._engines = engines_here(limit)
+        self._budget = budget
+        self._check = check
+        self._progress = progress
+        self._left = 0
+        self._taken: dict[Digest, tuple[BlobInfo, Encoder | None]] = {}
+
+    def run(self, blobs: list[BlobInfo], codec: str) -> int:
+        """Pack them; returns how many were left."""
+        volume = self._volume
+        with Lease(volume.catalog, volume.objects, "gc: pack") as lease:
+            ingest = Ingest(volume, lease.id, codec=codec, trace_limit=self._limit, progress=self._progress)
+            try:
+                workers = min(_WORKERS, len(os.sched_getaffinity(0)), len(blobs))
+                with ThreadPoolExecutor(workers, thread_name_prefix="pack") as pool:
+                    try:
+                        for _ in pool.map(lambda info: self._take(ingest, lease, info), blobs):
+                            self._check()
+                    except BaseException:
+                        pool.shutdown(wait=False, cancel_futures=True)
+                        raise
+                written = ingest.finish(set(self._taken))
+                for blob in written.blobs:
+                    # A recipe is believed only once it was replayed from the sealed packs.
+                    begun, encoder = self._taken[blob.digest]
+                    lease.check()
+                    self._check()
+                    refused = doubt(volume, blob, self._check)
+                    if refused:
+                        lease.check()
+                        self._refuse(blob.digest, refused)
+                    elif rewrite.pack_commit(volume.catalog, lease.id, begun.place.key, blob, written.objects):
+                        self._done.note(blob.digest, blob.size, encoder)
+            finally:
+                ingest.close()
+        return self._left
+
+    def _take(self, ingest: Ingest, lease: Lease, info: BlobInfo) -> None:
+        """Take one blob apart, in any thread."""
+        self._check()
+        lease.check()
+        if not self._budget.more(info.size):
+            self._left += 1
+            return
+        begun = rewrite.pack_begin(self._volume.catalog, lease.id, info.digest)
+        if begun is None:
+            return
+        encoder: Encoder | None = None
+        what = f"pack {str(info.digest)[:19]}"
         try:
-            taken: dict[Digest, str] = {}
-            for info in batch:
-                check()
-                lease.check()
-                begun = rewrite.pack_begin(volume.catalog, lease.id, info.digest)
-                if begun is None:
-                    continue
-                refused: str | None = None
-                what = str(info.digest)[:19]
-                try:
-                    with volume.objects.open(begun.place.key) as reader:
-                        if info.encoding == "identity":
-                            ingest.take(RangeSource(reader), expect=info.digest, what=what)
-                        else:
-                            refused = ingest.take_apart(RangeSource(reader), info.digest, what=what)
-                except (NotFound, Damaged, DigestMismatch):
-                    lease.check()
-                    protocol.mark_damaged(volume.catalog, [begun])
-                    continue
-                if refused is not None:
-                    rewrite.pack_refuse(volume.catalog, info.digest, refused)
-                    continue
-                taken[info.digest] = begun.place.key
-            written = ingest.finish(set(taken))
-            for blob in written.blobs:
-                # A recipe is believed only once it was replayed from the sealed packs.
-                if not _replays(volume, blob):
-                    lease.check()
-                    rewrite.pack_refuse(volume.catalog, blob.digest, "the recipe does not replay")
-                elif rewrite.pack_commit(volume.catalog, lease.id, taken[blob.digest], blob, written.objects):
-                    done.append(blob.digest)
-        finally:
-            ingest.close()
-    return done
+            with self._volume.objects.open(begun.place.key) as reader:
+                if info.encoding == "identity":
+                    ingest.take(RangeSource(reader), expect=info.digest, what=what)
+                else:
+                    encoder = ingest.take_apart(RangeSource(reader), info.digest, what=what)
+        except (NotFound, Damaged, DigestMismatch):
+            lease.check()
+            protocol.mark_damaged(self._volume.catalog, [begun])
+        except gzip.NoTrace as reason:
+            self._refuse(info.digest, str(reason))
+        else:
+            self._taken[info.digest] = begun, encoder
 
-
-def _replays(volume: Volume, blob: NewBlob) -> bool:
-    """Does the blob come back from what was just written, byte for byte?"""
-
-    try:
-        for _ in BlobReader(volume, info_of(blob)).read():
-            pass
-    except Damaged:
-        return False
-    return True
-
-
-def info_of(blob: NewBlob) -> BlobInfo:
-    """What the catalog will say of a blob once it is committed."""
-    return BlobInfo(
-        blob.digest,
-        blob.size,
-        blob.place,
-        blob.encoding,
-        blob.media_type,
-        blob.diffid,
-        blob.content_size,
-        blob.files_size,
-        blob.spot,
-        0.0,
-    )
+    def _refuse(self, digest: Digest, reason: str) -> None:
+        rewrite.pack_refuse(self._volume.catalog, digest, reason, self._engines)
+        self._done.refused[reason] = self._done.refused.get(reason, 0) + 1

@@ -17,6 +17,7 @@ from ..digest import Digest
 from ..errors import BadInput, Damaged, DigestMismatch, NotFound
 from ..flow.ingest import INLINE, intervals
 from ..flow.loose import known_loose
+from ..flow.proof import info_of
 from ..flow.restore import BlobReader
 from ..flow.source import RangeSource
 from ..format import recipe as recipe_format
@@ -34,7 +35,6 @@ from ..store.protocol import NewObject
 from ..store.volume import Volume
 from . import documents, segments
 from .findings import Finding
-from .pack import info_of
 from .survey import Survey, recover_data, survey
 
 BATCH = 64

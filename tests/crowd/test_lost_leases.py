@@ -62,7 +62,7 @@ COMMANDS: dict[str, tuple[Callable[[api.Store, Path], Any], Any, str]] = {
     "check --read-data": (lambda store, _: store.check(read_data=True), query, "blobs"),
     "check --repair": (lambda store, _: store.check(repair=True), query, "blobs"),
     "gc: pack": (lambda store, _: store.gc(), rewrite, "pack_begin"),
-    "gc: repack": (lambda store, _: store.gc(budget=60), protocol, "name_objects"),
+    "gc: repack": (lambda store, _: store.gc(max_time=60), protocol, "name_objects"),
 }
 
 

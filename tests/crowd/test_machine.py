@@ -155,7 +155,7 @@ class Machine(stateful.RuleBasedStateMachine):
 
     @rule(grace=st.sampled_from([0.0, 0.0, 600.0]), budget=st.sampled_from([0.0, 60.0, 60.0]))
     def gc(self, grace: float, budget: float) -> None:
-        self.store.gc(grace=grace, budget=budget)
+        self.store.gc(grace=grace, max_time=budget)
         found = {str(row.digest) for row in self.store.blobs.ls()}
         needed = self.expected.blobs.keys()
         assert found == needed if grace == 0.0 else found >= needed

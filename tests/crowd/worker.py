@@ -359,7 +359,7 @@ def collect(store: casstore.Store, seed: int, deadline: float, journal: Journal,
     chance = random.Random(seed)
     while time.time() < deadline:
         try:
-            report = store.gc(grace=0.0, budget=chance.choice([0.0, 0.5, 2.0, 5.0]))
+            report = store.gc(grace=0.0, max_time=chance.choice([0.0, 0.5, 2.0, 5.0]))
         except LeaseLost:
             if not sleepy:
                 raise

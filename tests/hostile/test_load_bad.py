@@ -329,7 +329,7 @@ def test_nothing_is_left_over(cas: Cas, rows: Rows, held: Path, store_path: Path
     for case in list(BAD)[::4]:
         (tmp_path / "bad.tar").write_bytes(BAD[case][0]())
         cas("load", "-i", tmp_path / "bad.tar", ok=False)
-    cas("gc", "--grace", "0", "--budget", "0")
+    cas("gc", "--grace", "0", "--max-time", "0")
     assert sorted(path for path in (store_path / "objects").rglob("*") if path.is_file()) == files
     cas("verify", "one:1")
     cas("check", "--read-data")

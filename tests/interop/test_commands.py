@@ -311,7 +311,7 @@ def test_rmi_with_a_damaged_config(cas: Cas, two: None, store_path: Path) -> Non
         if pack.is_file():
             pack.write_bytes(bytes(len(pack.read_bytes())))
     assert cas("rmi", "two:1").lines[:2] == ["Untagged: two:1", f"Deleted: {TWO.id}"]
-    cas("gc", "--grace", "0", "--budget", "0")
+    cas("gc", "--grace", "0", "--max-time", "0")
 
 
 # -- blob
@@ -421,7 +421,7 @@ def test_pack_later_is_packed_by_gc(cas: Cas, tmp_path: Path) -> None:
     loose = [line.split()[0] for line in cas("blob", "ls", "--format", states).lines if line.endswith("loose")]
     assert sorted(loose) == sorted(ONE.diff_ids)
     whole = cas("save", "one:1").raw
-    cas("gc", "--budget", "0")
+    cas("gc", "--max-time", "0")
     assert any(line.endswith("loose") for line in cas("blob", "ls", "--format", states).lines)
     told = cas("gc").out
     assert "Packed:     3 blobs" in told

@@ -325,7 +325,7 @@ def test_a_store_used_by_many_threads(opened: api.Store, tmp_path: Path) -> None
     def life(number: int) -> None:
         begin.wait()
         opened.load(tmp_path / f"{number}.tar")
-        opened.gc(grace=60, budget=0 if number % 2 else 5)
+        opened.gc(grace=60, max_time=0 if number % 2 else 5)
         opened.save([f"t:{number}"], tmp_path / f"{number}.out")
         assert opened.verify(f"t:{number}").ok
 

@@ -130,7 +130,7 @@ def test_young_blobs_are_spared(opened: api.Store, eight: list[sample.Image]) ->
 
 def test_a_budget_of_nothing_only_collects(opened: api.Store, eight: list[sample.Image]) -> None:
     list(opened.remove(["v:0"]))
-    report = opened.gc(grace=0, budget=0)
+    report = opened.gc(grace=0, max_time=0)
     assert report.totals.blobs_deleted == 4 and report.totals.packs_rewritten == 0
     assert report.totals.packs_left
     layers(opened, eight[1:])
@@ -173,7 +173,7 @@ def test_removed_and_loaded_between_plan_and_rewriting(
     segments = records.segment_plan(opened.volume)
     assert len(worn) == 8 and [len(group) for group in groups] == [8] and segments is not None
     list(opened.remove(["v:0", "v:1"]))
-    opened.gc(grace=0, budget=0)
+    opened.gc(grace=0, max_time=0)
     load(opened, tmp_path, eight[1], version(9))
     kept = [*eight[1:], version(9)]
     for group in repack.groups(worn):
@@ -239,7 +239,7 @@ def test_any_order_of_loads_removals_and_upkeep(store_path: Path, tmp_path: Path
                 case "gc":
                     store.gc(grace=0)
                 case "collect":
-                    store.gc(grace=0, budget=0)
+                    store.gc(grace=0, max_time=0)
                 case "parts":
                     worn, _ = repack.plan(store.volume)
                     if worn:
