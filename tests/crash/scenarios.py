@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ packs.SYNC_EVERY = 8 << 10
 packs.PackShelf.__init__.__defaults__ = (32 << 10,)
 """
 """What happens after MiBs happens after KiBs: the log is written back, files are pushed to the disk, packs are full."""
+SEGMENTS = SMALL + "from casstore.codec import gzip\ngzip.TARGET = 160 << 10\n"
+"""And streams are taken apart in many segments."""
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("CASSTORE_")} | {
     "PYTHONDONTWRITEBYTECODE": "1"
 }
@@ -179,6 +182,42 @@ def _loose(place: Place) -> None:
     place.casstore("load", "--pack", "later", "-i", "{inputs}/next.tar")
 
 
+def _gzip(place: Place) -> None:
+    """Two loose layers of gzip, and a blob whose encoder nobody knows."""
+    _one_image(place)
+    place.input("gzip.tar", sample.docker_archive(*_gzip_images(), pack=sample.gz))
+    place.input("odd", _odd_gzip(sample.text("odd", 60_000)))
+    place.casstore("load", "-i", "{inputs}/gzip.tar")
+    place.casstore("blob", "put", "{inputs}/odd")
+
+
+def _gzip_comes(place: Place) -> None:
+    _one_image(place)
+    place.input("gzip.tar", sample.docker_archive(*_gzip_images(), pack=sample.gz))
+
+
+def _gzip_images() -> list[sample.Image]:
+    return [sample.rich_image("next", ("app:1", "gz:1")), _text_image("gz", "text:1", 700_000)]
+
+
+def _odd_gzip(data: bytes) -> bytes:
+    """No encoder sends text as single literals of fixed codes, and ends each block after some hundreds."""
+    made = bytearray(b"\x1f\x8b\x08\0\0\0\0\0\0\x03")
+    bits = count = 0
+    for at in range(0, len(data), 300):
+        piece = data[at : at + 300]
+        head = [(int(at + 300 >= len(data)), 1), (1, 2)]
+        for value, width in [*head, *((_reversed(0x30 + byte), 8) for byte in piece), (0, 7)]:
+            bits |= value << count
+            count += width
+    made += bits.to_bytes((count + 7) // 8, "little")
+    return bytes(made) + zlib.crc32(data).to_bytes(4, "little") + len(data).to_bytes(4, "little")
+
+
+def _reversed(code: int) -> int:
+    return int(f"{code:08b}"[::-1], 2)
+
+
 def _worn(place: Place) -> None:
     """Five light packs, metadata packs and segments; of two of them something has become garbage."""
     place.casstore("config", "set", "min-free", "0")
@@ -266,6 +305,8 @@ SCENARIOS = [
     Scenario("load heals", _rotten_blob, ("load", "-i", "{inputs}/next.tar"), broken=True),
     Scenario("load later", _one_image, ("load", "--pack", "later", "-i", "{inputs}/next.tar")),
     Scenario("gc pack", _loose, ("gc", "--grace", "0")),
+    Scenario("gc gzip", _gzip, ("gc", "--grace", "0"), patch=SEGMENTS),
+    Scenario("load gzip now", _gzip_comes, ("load", "--pack", "now", "-i", "{inputs}/gzip.tar")),
     Scenario("gc repack", _worn, ("gc", "--grace", "0")),
     Scenario("gc small", _worn, ("gc", "--grace", "0"), patch=SMALL),
     Scenario("gc again", _compact, ("gc", "--grace", "0")),
