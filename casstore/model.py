@@ -92,7 +92,8 @@ class Choice(NamedTuple):
 class Segment(NamedTuple):
     """One stretch of a deflate stream, whole blocks. `content`: bytes; `bits`: of the stream; `tokens`: most of one
     block; `engine`: its number in the trace; `state`: what it carried into it; `exceptions`: to what it predicts;
-    `goes_on`: the engine cannot begin there, only come from the stretch before."""
+    `goes_on`: the engine cannot begin there, only come from the stretch before; `check`: CRC-32 of the bytes that
+    its bits are in, all other bits 0."""
 
     content: int
     bits: int
@@ -101,12 +102,13 @@ class Segment(NamedTuple):
     engine: int
     state: tuple[int, ...]
     exceptions: bytes
-    goes_on: bool = False
+    goes_on: bool
+    check: int
 
 
 class Member(NamedTuple):
-    """One gzip member. `header`: its bytes; `padding`: the bits that fill the stream's last byte; `trailer`: its eight
-    bytes where they are not what the content says, else empty."""
+    """One gzip member. `header`: its bytes; `padding`: the bits that fill the stream's last byte; `trailer`: its last
+    eight bytes, kept so that nobody need read all content for them."""
 
     header: bytes
     segments: tuple[Segment, ...]

@@ -29,6 +29,16 @@ HISTORY = max((history for history, _ in engines().values()), default=0)
 LOOKAHEAD = max((ahead for _, ahead in engines().values()), default=0)
 """And after it."""
 
+
+def sight(choice: tuple[str, int, int]) -> tuple[int, int]:
+    """How much content before a position, and after it, an engine (name, version, level) wants to see (bytes).
+    LookupError: it is not here."""
+    found = engines().get(choice[:2])
+    if found is None:
+        raise LookupError(f"no engine {choice[0]} {choice[1]}")
+    return found
+
+
 __all__ = [
     "HISTORY",
     "IMPLEMENTATION",
@@ -44,4 +54,5 @@ __all__ = [
     "ViewTooSmall",
     "crc32",
     "engines",
+    "sight",
 ]

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from casstore.codec.gzip import FAILURES, Analysis, candidates, replay
+from casstore.codec.gzip import Analysis, candidates
+from casstore.codec.replay import FAILURES, replay
 from casstore.format import trace as trace_format
 from casstore.kernels import deflate
 from casstore.model import Choice, Segment, Trace
@@ -206,6 +207,7 @@ def mutated(data: st.DataObject, trace: Trace) -> Iterator[Trace]:
         tuple(data.draw(st.one_of(st.just(0), st.integers(0, (1 << 32) - 1))) for _ in range(4)),
         data.draw(st.one_of(st.just(bytes(exceptions)), st.binary(max_size=60))),
         data.draw(st.booleans()),
+        data.draw(st.one_of(st.just(segment.check), st.integers(0, (1 << 32) - 1))),
     )
     yield Trace(trace.engines, (member._replace(segments=(wrong, *member.segments[1:])),), trace.tail)
     choice = Choice(data.draw(st.sampled_from(["go", "zlib", "none"])), 1, data.draw(st.integers(-128, 127)))
@@ -242,3 +244,73 @@ def test_the_likeliest_engine_comes_first() -> None:
     ):
         if (name, 1) in there:
             assert candidates(given_)[0][::2] == (name, level)
+
+
+def long_trace() -> tuple[bytes, bytes, Trace]:
+    """Content of several stretches in two members, the blob, and its trace."""
+    one, two = words(5, 9_500_000), words(6, 4_300_000)
+    blob = gzip.compress(one, 6) + gzip.compress(two, 1)
+    trace = comes_back(blob, one + two)
+    assert [len(member.segments) for member in trace.members] == [3, 2]
+    return one + two, blob, trace
+
+
+def test_ranges_cost_what_they_touch() -> None:
+    content, blob, trace = long_trace()
+    view = memoryview(content)
+    reads: list[int] = []
+
+    def read(start: int, end: int) -> memoryview:
+        reads.append(end - start)
+        return view[start:end]
+
+    borders = [0, len(trace.members[0].header)]
+    bits = 8 * borders[-1]
+    for segment in trace.members[0].segments:
+        bits += segment.bits
+        borders.append(bits >> 3)
+    borders += [borders[-1] + 9, len(blob) - 8, len(blob)]
+    for border in borders:
+        for start, stop in ((border - 3, border + 4), (border - 1, border), (border, border + 1)):
+            reads.clear()
+            low, high = max(start, 0), min(stop, len(blob))
+            assert b"".join(bytes(one) for one in replay(trace, read, low, high)) == blob[low:high]
+            assert len(reads) <= 2
+    reads.clear()
+    assert b"".join(bytes(one) for one in replay(trace, read, len(blob) - 8)) == blob[-8:]
+    assert not reads, "a trailer is told by the trace"
+
+
+def test_a_stretch_of_other_bytes_is_not_given_out() -> None:
+    """What an engine made wrong is found before it leaves, in ranges too."""
+    content, blob, trace = long_trace()
+    first = trace.members[0]
+    wrong = first.segments[1]._replace(check=first.segments[1].check ^ 1)
+    bad = trace._replace(
+        members=(first._replace(segments=(first.segments[0], wrong, first.segments[2])), trace.members[1])
+    )
+    view = memoryview(content)
+    border = len(first.header) + (first.segments[0].bits >> 3)
+    got = bytearray()
+    with pytest.raises(deflate.BadTrace):
+        for piece in replay(bad, lambda a, b: view[a:b]):
+            got += piece
+    assert got == blob[: len(got)] and len(got) == border
+    with pytest.raises(deflate.BadTrace):
+        list(replay(bad, lambda a, b: view[a:b], border + 1000, border + 1001))
+    assert b"".join(bytes(one) for one in replay(bad, lambda a, b: view[a:b], 0, border)) == blob[:border]
+
+
+def test_whoever_stops_early_waits_for_nothing_more() -> None:
+    content, blob, trace = long_trace()
+    view = memoryview(content)
+    reads: list[int] = []
+
+    def read(start: int, end: int) -> memoryview:
+        reads.append(start)
+        return view[start:end]
+
+    pieces = replay(trace, read, threads=1)
+    assert bytes(next(pieces)) == blob[:10]
+    pieces.close()  # type: ignore[attr-defined]
+    assert len(reads) <= 1
