@@ -135,6 +135,8 @@ class _Batch:
         self._check = check
         self._progress = progress
         self._left = 0
+        self._lock = threading.Lock()
+        self._failed = threading.Event()
         self._taken: dict[Digest, tuple[BlobInfo, Encoder | None]] = {}
 
     def run(self, blobs: list[BlobInfo], codec: str) -> int:
@@ -143,14 +145,11 @@ class _Batch:
         with Lease(volume.catalog, volume.objects, "gc: pack") as lease:
             ingest = Ingest(volume, lease.id, codec=codec, trace_limit=self._limit, progress=self._progress)
             try:
+                turns = self._turns(blobs)
                 workers = min(_WORKERS, len(os.sched_getaffinity(0)), len(blobs))
                 with ThreadPoolExecutor(workers, thread_name_prefix="pack") as pool:
-                    try:
-                        for _ in pool.map(lambda info: self._take(ingest, lease, info), blobs):
-                            self._check()
-                    except BaseException:
-                        pool.shutdown(wait=False, cancel_futures=True)
-                        raise
+                    for job in [pool.submit(self._work, ingest, lease, turns) for _ in range(workers)]:
+                        job.result()
                 written = ingest.finish(set(self._taken))
                 for blob in written.blobs:
                     # A recipe is believed only once it was replayed from the sealed packs.
@@ -167,13 +166,31 @@ class _Batch:
                 ingest.close()
         return self._left
 
+    def _turns(self, blobs: list[BlobInfo]) -> Iterator[BlobInfo]:
+        """What the budget lets through, in this order."""
+        for info in blobs:
+            if self._budget.more(info.size):
+                yield info
+            else:
+                self._left += 1
+
+    def _work(self, ingest: Ingest, lease: Lease, turns: Iterator[BlobInfo]) -> None:
+        """In any thread: blob after blob, until one fails or none is left."""
+        try:
+            while not self._failed.is_set():
+                with self._lock:
+                    info = next(turns, None)
+                if info is None:
+                    return
+                self._check()
+                lease.check()
+                self._take(ingest, lease, info)
+        except BaseException:
+            self._failed.set()
+            raise
+
     def _take(self, ingest: Ingest, lease: Lease, info: BlobInfo) -> None:
-        """Take one blob apart, in any thread."""
-        self._check()
-        lease.check()
-        if not self._budget.more(info.size):
-            self._left += 1
-            return
+        """Take one blob apart."""
         begun = rewrite.pack_begin(self._volume.catalog, lease.id, info.digest)
         if begun is None:
             return
