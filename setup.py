@@ -20,6 +20,7 @@ SOURCES = {
     "deflate": [
         *("deflate_parse.c", "deflate_tables.c", "deflate_write.c", "stretch.c", "trace.c"),
         *("engine.c", "engines.c", "engine_go.c", "engine_go_chain.c", "engine_go_fast.c", "engine_huffman.c"),
+        "engine_proof.c",
         *("engine_zlib.c", "engine_zlib_chains.c", "engine_zlib_trees.c"),
         *("engine_klauspost.c", "engine_klauspost_blocks.c", "engine_klauspost_match.c"),
     ],

@@ -50,6 +50,10 @@ cdef extern from "engine.h" nogil:
     size_t engine_count
     const engine_kind *engine_kinds[]
 
+cdef extern from "engine_proof.h" nogil:
+    int PROOF_HOLDS, PROOF_MEMORY
+    int engine_prove(const engine_kind *, int)
+
 cdef extern from "trace.h" nogil:
     ctypedef struct trace_block:
         uint32_t tokens
@@ -200,6 +204,26 @@ def engines():
             (engine_kinds[i].history, engine_kinds[i].lookahead) for i in range(engine_count)}
 
 
+_PROOFS = {}
+"""Whether an engine (name, version, level) does here what its encoder does: known since it was first asked for."""
+
+
+cdef int _prove(const engine_kind *kind, int level) except -1:
+    # Once in a process; two threads may do it at the same time, which is as good.
+    cdef int told
+    cdef str name = kind.name.decode()
+    cdef tuple known = (name, kind.version, level)
+    if known not in _PROOFS:
+        with nogil:
+            told = engine_prove(kind, level)
+        if told == PROOF_MEMORY:
+            raise MemoryError
+        _PROOFS[known] = told == PROOF_HOLDS
+    if not _PROOFS[known]:
+        raise LookupError(f"engine {name} {kind.version}, level {level}, does not prove itself on this machine")
+    return 0
+
+
 cdef class Engine:
     cdef const engine_kind *kind
     cdef void *engine
@@ -218,6 +242,7 @@ cdef class Engine:
         self.engine = self.kind.open(level)
         if self.engine == NULL or self.scratch == NULL:
             raise LookupError(f"engine {name} has no level {level}")
+        _prove(self.kind, level)
 
     def __dealloc__(self):
         if self.engine != NULL:
