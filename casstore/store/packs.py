@@ -444,15 +444,19 @@ class PackCache:
                         self._frames.pop((key, number), None)
                         future.set_exception(error)
             raise
-        self._shrink()
+        self._shrink(self._limit)
         for number, future in others.items():
             result[number] = future.result()
         return result
 
-    def _shrink(self) -> None:
+    def forget(self) -> None:
+        """Let go of the decoded frames: what comes next reads others."""
+        self._shrink(0)
+
+    def _shrink(self, limit: int) -> None:
         with self._lock:
             for name in list(self._frames):
-                if self._bytes <= self._limit:
+                if self._bytes <= limit:
                     break
                 future = self._frames[name]
                 if future.done() and future.exception() is None:

@@ -186,6 +186,7 @@ class _Run:
         if segments is not None:
             records.merge_segments(volume, segments)
         self._collect()
+        volume.cache.sweep()
         plan = Plan(garbage, blobs, worn, fine, metadata, segments)
         volume.catalog.checkpoint()
         totals.packs_left = left
@@ -224,6 +225,7 @@ class _Run:
             check=self._check,
             progress=self._progress,
         )
+        self._volume.packs.forget()
         totals.blobs_packed = len(done.packed)
         totals.encoders, totals.refused = done.encoders, done.refused
 
