@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from .image.load import LoadReport
     from .image.merged import Merged
     from .image.prune import PruneReport
+    from .image.pull import PullReport
+    from .image.push import PushReport
+    from .image.remote import Remote
     from .image.removal import Step
     from .image.verify import VerifyReport
     from .rootfs.folder import Unpacked
@@ -242,6 +245,41 @@ class Store:
         more = self._writing(pack) | {"changes": changes, "message": message, "wanted": platform, "fetch": fetch}
         with self._naming():
             return import_image(self.volume, source, reference, **more)
+
+    def pull(
+        self,
+        reference: str,
+        *,
+        remote: Remote,
+        platform: str | None = None,
+        all_platforms: bool = False,
+        pack: str | None = None,
+        say: Callable[[str, str], None] = lambda layer, what: None,
+    ) -> PullReport:
+        """Pull an image from its registry. `say` is told (layer, what became of it), from any thread."""
+        from .image.pull import pull
+        from .oci.reference import parse
+
+        name = parse(reference).or_latest()
+        more = self._writing(pack) | {"platform": platform, "all_platforms": all_platforms, "say": say}
+        with self._naming():
+            return pull(self.volume, remote.registry(name), name, **more)
+
+    def push(
+        self,
+        reference: str,
+        *,
+        remote: Remote,
+        platform: str | None = None,
+        say: Callable[[str, str], None] = lambda layer, what: None,
+    ) -> PushReport:
+        """Push what a name stands for to its registry."""
+        from .image.push import push
+        from .oci.reference import parse
+
+        name = parse(reference).or_latest()
+        registry = remote.registry(name, push=True)
+        return push(self.volume, registry, name, platform=platform, say=say, progress=self.progress)
 
     def images(self, pattern: str | None = None, *, all: bool = False, filters: Filters = ()) -> list[ImageSummary]:
         """The images, newest first."""

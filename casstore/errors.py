@@ -9,6 +9,8 @@ CasstoreError                  1    anything below
 ├── BadInput                   1    foreign bytes that cannot be what they claim: archive, manifest, config
 │   ├── DigestMismatch         1    content is not what its digest says
 │   └── LimitExceeded          1    a cap of BEHAVIOUR §8 was hit
+├── RemoteFailure              1    a server that cannot be reached, breaks off, or answers what it may not
+│   └── Denied                 1    it refuses: no credentials, wrong ones, or no right to it
 ├── Damaged                    1    the store's own bytes are wrong or missing; says what to run
 ├── StoreUnusable              1    not a store, unknown format, locked away, read-only
 │   └── ReadOnlyStore          1
@@ -84,6 +86,14 @@ class DigestMismatch(BadInput):
 
 
 class LimitExceeded(BadInput):
+    pass
+
+
+class RemoteFailure(CasstoreError):
+    pass
+
+
+class Denied(RemoteFailure):
     pass
 
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 #: The words of a command → examples.
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "": ("docker save app:1 | casstore load", "casstore images"),
+    "pull": (
+        "casstore pull registry.example/team/app:1",
+        "casstore pull --platform linux/arm64 registry.example/app:1",
+    ),
+    "push": ("casstore push registry.example/team/app:1",),
     "load": ("docker save app:1 | casstore load", "casstore load -i images.tar.gz"),
     "save": ("casstore save -o app.tar app:1 app:2", "casstore save app:1 | docker load"),
     "import": (
@@ -21,6 +26,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "cat": ("casstore cat app:1 /etc/os-release",),
     "diff": ("casstore diff app:1 app:2",),
     "unpack": ("casstore unpack app:1 ./rootfs",),
+    "login": ("cat password | casstore login -u me --password-stdin registry.example",),
+    "logout": ("casstore logout registry.example",),
+    "search": ("casstore search -f stars=10 nginx",),
+    "ls-remote": ("casstore ls-remote registry.example/team/app",),
+    "manifest": ("casstore manifest get registry.example/team/app:1",),
+    "manifest get": ("casstore manifest get registry.example/team/app:1",),
+    "manifest digest": ("casstore manifest digest registry.example/team/app:1",),
     "gc": ("casstore gc --dry-run", "casstore gc --max-time 2m"),
     "check": ("casstore check", "casstore check --read-data --repair"),
     "df": ("casstore df -v",),

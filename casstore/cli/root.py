@@ -12,6 +12,8 @@ from .base import Group
 @click.group(
     cls=Group,
     lazy={
+        "pull": "pull:pull",
+        "push": "push:push",
         "load": "load:load",
         "save": "save:save",
         "import": "import_:import_",
@@ -26,6 +28,11 @@ from .base import Group
         "cat": "cat:cat",
         "diff": "diff:diff",
         "unpack": "unpack:unpack",
+        "login": "login:login",
+        "logout": "logout:logout",
+        "search": "search:search",
+        "ls-remote": "ls_remote:ls_remote",
+        "manifest": "manifest:manifest",
         "gc": "gc:gc",
         "check": "check:check",
         "df": "df:df",
@@ -61,6 +68,8 @@ def root(context: click.Context, show_version: bool) -> None:
     cls=Group,
     lazy={
         "ls": "images:images",
+        "pull": "pull:pull",
+        "push": "push:push",
         "load": "load:load",
         "save": "save:save",
         "import": "import_:import_",

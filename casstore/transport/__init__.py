@@ -7,4 +7,8 @@ tar.py             headers of that outer tar, both ways
 docker_archive.py  `docker save` of every age; legacy.py: docker 1.8, and `--format legacy`
 oci_layout.py      OCI layouts, as a tar or a folder
 writing.py         a plan of members → bytes
+download.py        one file by HTTP
+http.py            connections, retries, redirects, limits: what all talk with registries goes through
+auth.py            challenges and tokens; credentials.py: docker's and podman's files, credential helpers
+registry.py        a registry's manifests, tags, referrers; blobs.py: blobs off the wire and onto it
 """

@@ -35,7 +35,7 @@ class Download:
         try:
             data: bytes = self._response.read(length)
         except (HTTPError, OSError) as error:
-            raise BadInput(f"the download broke off: {_reason(error)}", what=self._what, offset=self._seen) from None
+            raise BadInput(f"the download broke off: {reason(error)}", what=self._what, offset=self._seen) from None
         self._seen += len(data)
         return data
 
@@ -58,15 +58,15 @@ def open_url(url: str) -> Iterator[Download]:
                     "GET", _bare(here), headers=headers, preload_content=False, decode_content=False, redirect=False
                 )
             except (HTTPError, OSError) as error:
-                raise BadInput(f"cannot download: {_reason(error)}", what=public_url(where)) from None
+                raise BadInput(f"cannot download: {reason(error)}", what=public_url(where)) from None
             cleanup.callback(response.close)
             if response.status in _REDIRECTS and response.headers.get("Location"):
                 where = urljoin(where, response.headers["Location"])
                 here = _parsed(where, url)
                 continue
             if response.status != 200:
-                reason = f" {response.reason}" if response.reason else ""
-                raise BadInput(f"got HTTP status {response.status}{reason}", what=public_url(where))
+                why = f" {response.reason}" if response.reason else ""
+                raise BadInput(f"got HTTP status {response.status}{why}", what=public_url(where))
             yield Download(response, public_url(url))
             return
         raise BadInput(f"stopped after {MAX_REDIRECTS} redirects", what=public_url(url))
@@ -89,7 +89,7 @@ def _bare(url: Url) -> str:
     return url._replace(auth=None, fragment=None).url
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The innermost cause in a few words: urllib3's own are full of addresses of objects."""
     innermost, cause = error, error.__cause__ or error.__context__
     while cause is not None:

@@ -1,0 +1,57 @@
+"""casstore push: images to a registry."""
+
+from __future__ import annotations
+
+import threading
+
+import click
+
+from .base import App, Command, pass_app
+from .memory import keep_freed
+from .network import network_options, remote
+from .output import line
+
+
+@click.command(cls=Command)
+@click.option("-a", "--all-tags", is_flag=True, help="Push every tag of the repository.")
+@click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Push the image of this platform of an index alone.")
+@network_options
+@click.option("-q", "--quiet", "quiet", is_flag=True, help="Print the name only, and show no progress.")
+@click.argument("reference", metavar="NAME[:TAG]")
+@pass_app
+def push(app: App, all_tags: bool, platform: str | None, plain_http: bool, quiet: bool, reference: str) -> None:
+    """Push an image, or with -a a repository, to its registry.
+
+    Blobs that the registry has are not sent; the name there is moved last.
+    """
+    from ..errors import NotFound, UsageError
+    from ..oci.reference import parse
+
+    keep_freed()
+    app.quiet = quiet = app.quiet or quiet
+    name = parse(reference)
+    if all_tags and (name.tag or name.digest):
+        raise click.UsageError("tag can't be used with --all-tags/-a")
+    if name.digest is not None:
+        raise UsageError("cannot push a digest reference")
+    way, store, lock = remote(plain_http), app.open(), threading.Lock()
+
+    def say(text: str) -> None:
+        if not quiet:
+            with lock:
+                line(text)
+
+    wanted = [name.or_latest()]
+    if all_tags:
+        wanted = [parse(f"{one.repository}:{one.tag}") for one in store.images(name.familiar_name) if one.tag]
+        wanted = [one for one in dict.fromkeys(wanted) if one.repository == name.repository]
+        if not wanted:
+            raise NotFound(f"An image does not exist locally with the tag: {name.familiar_name}")
+    elif wanted[0] != name:
+        say(f"Using default tag: {wanted[0].tag}")
+    say(f"The push refers to repository [{name.repository}]")
+    for one in wanted:
+        report = store.push(str(one), remote=way, platform=platform, say=lambda layer, what: say(f"{layer}: {what}"))
+        say(f"{one.tag}: digest: {report.digest} size: {report.size}")
+    if quiet:
+        line(name.repository if all_tags else str(wanted[0]))

@@ -1,0 +1,227 @@
+"""`push`: what a name stands for, to its registry. Blobs that are there are not sent, those of another repository there
+are mounted; manifests come after their blobs, indexes after their manifests, the name last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from ..digest import Digest
+from ..errors import CasstoreError, Damaged, Denied, NotFound, UsageError
+from ..flow.restore import BlobReader
+from ..flow.step import Step
+from ..model import BlobInfo, Buffer, Progress
+from ..oci import manifest as oci_manifest
+from ..oci import media
+from ..oci import platform as oci_platform
+from ..oci.manifest import Index, Manifest
+from ..oci.reference import Reference
+from ..store import names, protocol
+from ..store.catalog import Tx
+from ..store.leases import Lease
+from ..store.volume import Volume
+from ..transport.blobs import BlobUpload
+from ..transport.registry import Registry
+from .content import closure, read_document
+from .crew import Crew
+
+MAX_MOUNTS = 3
+"""Repositories that a blob is asked to be mounted from, at most."""
+
+Say = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PushReport:
+    """What was pushed: the manifest or index that the name now stands for, its size in bytes; `sent`: bytes of blobs
+    that went over."""
+
+    reference: Reference
+    digest: Digest
+    size: int
+    sent: int
+
+
+def push(
+    volume: Volume,
+    registry: Registry,
+    name: Reference,
+    *,
+    platform: str | None = None,
+    say: Say = lambda layer, what: None,
+    progress: Progress | None = None,
+) -> PushReport:
+    """Push a name with a tag. `platform`: of an index, that image alone. NotFound: the store has no such name; Denied;
+    RemoteFailure. The name at the registry is moved last, or not at all."""
+    if name.digest is not None:
+        raise UsageError("cannot push a digest reference")
+    with Lease(volume.catalog, volume.objects, f"push {name}", reading=True) as lease:
+        return _Push(volume, lease, registry, name, platform, say, progress).run()
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What is to be sent: blobs in any order, then documents in theirs."""
+
+    blobs: dict[Digest, BlobInfo] = field(default_factory=dict)
+    documents: list[Manifest | Index] = field(default_factory=list)
+
+
+class _Push:
+    """One name being pushed."""
+
+    def __init__(
+        self,
+        volume: Volume,
+        lease: Lease,
+        registry: Registry,
+        name: Reference,
+        platform: str | None,
+        say: Say,
+        progress: Progress | None,
+    ) -> None:
+        self._volume = volume
+        self._lease = lease
+        self._registry = registry
+        self._name = name
+        self._wanted = oci_platform.parse(platform) if platform else None
+        self._say = say
+        self._progress = progress
+        self._crew = Crew(registry.http.network.parallel)
+        target, self._infos = self._protect()
+        self._plan = _Plan()
+        self._top = self._take(target)
+        if self._wanted is not None and isinstance(self._top, Index):
+            self._top = self._only(self._top)
+
+    def run(self) -> PushReport:
+        plan = self._plan
+        infos = sorted(plan.blobs.values(), key=lambda info: -info.size)
+        for info in infos:
+            self._say(_short(info), "Preparing")
+        try:
+            sent = self._crew.each(self._blob, infos)
+            for document in plan.documents:
+                if document is not self._top:
+                    self._put(document, str(document.digest))
+            self._lease.check()
+            self._put(self._top, self._name.tag)
+        except Denied as error:
+            problem = f"push access denied for {self._name.familiar_name}, or it may require 'casstore login'"
+            raise Denied(f"{problem}: {error.message}") from None
+        return PushReport(self._name, self._top.digest, len(self._top.raw), sum(sent))
+
+    # -- what is to be pushed
+
+    def _protect(self) -> tuple[Digest, dict[Digest, BlobInfo]]:
+        """What the name stands for, and all blobs below it, which the lease keeps."""
+        while True:
+            with self._volume.catalog.read() as tx:
+                target = names.find_tag(tx, self._name.repository, self._name.tag)
+                if target is None:
+                    raise NotFound(f"An image does not exist locally with the tag: {self._name.familiar()}")
+                wanted = closure(tx, target)
+            opened = protocol.read_open(self._volume.catalog, self._lease.id, wanted)
+            if wanted.keys() == opened.blobs.keys():
+                return target, opened.blobs
+
+    def _take(self, digest: Digest) -> Manifest | Index:
+        """A manifest or index into the plan, after what is below it."""
+        info = self._infos[digest]
+        document = oci_manifest.parse(read_document(self._volume, info), str(digest), info.media_type, digest)
+        if isinstance(document, Index):
+            if self._wanted is None:
+                for child in document.manifests:
+                    if child.digest not in self._infos:
+                        raise NotFound(
+                            f"its manifest {child.digest} ({child.platform or 'no platform'}) is not in the store",
+                            what=self._name.familiar(),
+                            hint="pull it with --all-platforms, or push with --platform",
+                        )
+                    self._take_once(child.digest)
+        else:
+            for child in document.children:
+                if child.digest not in self._infos:
+                    if not media.is_distributable(child.media_type):
+                        continue
+                    raise Damaged(f"blob {child.digest} is missing", what=str(digest), hint="run casstore check")
+                if media.is_distributable(child.media_type):
+                    self._plan.blobs.setdefault(child.digest, self._infos[child.digest])
+        self._plan.documents.append(document)
+        return document
+
+    def _take_once(self, digest: Digest) -> None:
+        if all(one.digest != digest for one in self._plan.documents):
+            self._take(digest)
+
+    def _only(self, index: Index) -> Manifest | Index:
+        """The image of an index for the platform that was asked for."""
+        wanted = self._wanted or oci_platform.host()
+        here = [one for one in index.manifests if one.digest in self._infos]
+        found = oci_platform.select(here, wanted)
+        if found is None:
+            raise NotFound(f"no image for {wanted} is in the store", what=self._name.familiar())
+        self._plan = _Plan()
+        self._wanted = None  # all below it
+        return self._take(found.digest)
+
+    # -- sending
+
+    def _blob(self, info: BlobInfo) -> int:
+        """One blob to where it is not yet; bytes sent."""
+        self._crew.check()
+        self._lease.check()
+        path = self._name.path
+        if self._registry.has_blob(path, info.digest):
+            self._say(_short(info), "Layer already exists")
+            return 0
+        upload = BlobUpload(self._registry, path, info.digest, info.size, lambda start: self._read(info, start))
+        with self._volume.catalog.read() as tx:
+            sources = mounts(tx, info.digest, self._name)
+        for source in sources[:MAX_MOUNTS]:
+            try:
+                if upload.mount(source):
+                    self._say(_short(info), f"Mounted from {source}")
+                    return 0
+            except Denied:
+                continue  # we may not read there; that says nothing of here
+        upload.run()
+        self._say(_short(info), "Pushed")
+        return info.size
+
+    def _read(self, info: BlobInfo, start: int) -> Iterator[Buffer]:
+        step = Step(self._progress, _short(info), info.size)
+        step.advance(start)
+        reader = BlobReader(self._volume, info)
+        for buffer in step.over(reader.read(start)):
+            self._crew.check()
+            yield buffer
+        step.done()
+
+    def _put(self, document: Manifest | Index, ref: str) -> None:
+        try:
+            self._registry.put_manifest(self._name.path, ref, document.raw, document.media_type)
+        except NotFound as error:
+            raise CasstoreError(f"the registry does not take it: {error.message}", what=str(self._name)) from None
+
+
+def _short(info: BlobInfo) -> str:
+    return (info.diffid or info.digest).hex[:12]
+
+
+def mounts(tx: Tx, digest: Digest, name: Reference) -> list[str]:
+    """Other repositories of the same registry that should have a blob, because an image here with it is named so."""
+    found: dict[str, None] = {}
+    queue, seen = names.parents(tx, digest), {digest}
+    while queue and len(seen) < 256:
+        one = queue.pop(0)
+        if one in seen:
+            continue
+        seen.add(one)
+        for tag in names.tags(tx, target=one):
+            domain, _, path = tag.repository.partition("/")
+            if domain == name.domain and path != name.path:
+                found[path] = None
+        queue += names.parents(tx, one)
+    return list(found)

@@ -1,0 +1,270 @@
+"""Blobs off the wire and onto it, taken up again where a connection broke."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlencode, urljoin, urlsplit
+
+from urllib3.exceptions import HTTPError
+
+from ..digest import Digest
+from ..errors import BadInput, NotFound, RemoteFailure
+from ..model import Buffer
+from .auth import repository_scope
+from .download import reason
+from .http import Answer, Stalled, check_url
+from .registry import Registry, problem
+
+ENOUGH = 1 << 20
+"""Bytes after which a connection that breaks counts as a new trouble, not as the same again."""
+AT_ONCE = 1 << 20
+"""Blobs up to this many bytes are uploaded by one request."""
+
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(?:\d{1,19}|\*)")
+_UPLOADED = re.compile(r"(?:bytes=)?0-(\d{1,19})")
+
+
+class BlobDownload:
+    """A blob's bytes from `start` on, as something to read (flow's Source): exactly `size` bytes less `start`, or an
+    error. What they hash to is the reader's business. Whoever has the first bytes already (a transfer that an earlier
+    process began) hashes those and gives their number as `start`."""
+
+    def __init__(self, registry: Registry, path: str, digest: Digest, size: int, start: int = 0) -> None:
+        self._registry = registry
+        self._path = path
+        self._digest = digest
+        self._whole = size
+        self._at = start
+        self._answer: Answer | None = None
+        self._failures = 0
+        self._good = start
+        self._what = f"{registry.domain}/{path}@{digest}"
+        self.size: int | None = size - start
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the connection go."""
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer.close()
+
+    def readinto(self, view: memoryview) -> int:
+        """What has come, at least one byte; 0 at the end. RemoteFailure, BadInput, NotFound."""
+        want = min(len(view), self._whole - self._at)
+        while want:
+            try:
+                if self._answer is None:
+                    self._answer = self._open()
+                got = self._answer.readinto(view[:want])
+            except (HTTPError, OSError, Stalled) as error:
+                self._broke(reason(error))
+                continue
+            if not got:
+                self._broke("it ended too early")
+                continue
+            self._at += got
+            if self._at - self._good >= ENOUGH:
+                self._good, self._failures = self._at, 0
+            if self._at == self._whole:
+                self.close()
+            return got
+        return 0
+
+    def _open(self) -> Answer:
+        answer = self._registry.open_blob(self._path, self._digest, self._at)
+        if answer.status == 206:
+            found = _CONTENT_RANGE.fullmatch(answer.header("Content-Range"))
+            if found is None or int(found[1]) != self._at:
+                answer.close()
+                raise BadInput("the registry answers with another range than was asked for", what=self._what)
+            left = self._whole - self._at
+        else:
+            left = self._whole
+        if answer.size is not None and answer.size != left:
+            answer.close()
+            promised = answer.size + self._whole - left
+            raise BadInput(f"its size is {promised}, its descriptor says {self._whole}", what=self._what)
+        if answer.status == 200 and self._at:
+            self._skip(answer)  # Range was ignored
+        return answer
+
+    def _skip(self, answer: Answer) -> None:
+        scratch = memoryview(bytearray(256 << 10))
+        left = self._at
+        try:
+            while left:
+                got = answer.readinto(scratch[: min(left, len(scratch))])
+                if not got:
+                    raise Stalled("it ended too early")
+                left -= got
+        except BaseException:
+            answer.close()
+            raise
+
+    def _broke(self, why: str) -> None:
+        self.close()
+        self._failures += 1
+        if self._failures > self._registry.http.network.retries:
+            raise RemoteFailure(f"the download broke off: {why}", what=self._what, offset=self._at)
+        self._registry.http.wait(self._failures - 1)
+
+
+class BlobUpload:
+    """One blob on its way into a repository. `read(start)` makes its bytes from there on; it may be called again."""
+
+    def __init__(
+        self, registry: Registry, path: str, digest: Digest, size: int, read: Callable[[int], Iterable[Buffer]]
+    ) -> None:
+        self._registry = registry
+        self._path = path
+        self._digest = digest
+        self._size = size
+        self._read = read
+        self._scopes = (repository_scope(path, registry.actions),)
+        self._what = f"{registry.domain}/{path}@{digest}"
+        self._location = ""
+
+    def mount(self, source: str) -> bool:
+        """Take it over from another repository of the registry, which may not want to: then False, and an upload has
+        begun."""
+        scopes = (*self._scopes, repository_scope(source, "pull"))
+        query = urlencode({"mount": str(self._digest), "from": source})
+        answer = self._registry.send("POST", f"/v2/{self._path}/blobs/uploads/?{query}", scopes)
+        if answer.status == 201:
+            answer.close()
+            return True
+        if answer.status == 202:
+            self._move(answer)
+        answer.close()
+        return False
+
+    def run(self) -> None:
+        """Upload it. RemoteFailure, Denied."""
+        failures, good = 0, -1
+        while True:
+            try:
+                if not self._location:
+                    self._begin()
+                    start = 0
+                elif good < 0:
+                    start = 0  # an upload that `mount` began
+                else:
+                    start = self._status()
+                if start > good:
+                    failures, good = (0 if start - good >= ENOUGH else failures), start
+                self._send(start)
+                return
+            except NotFound:
+                self._location, good = "", -1  # the upload is lost: once more from its beginning
+                why = "the registry forgot the upload"
+            except _Interrupted as error:
+                good = max(good, 0)
+                why = str(error)
+            failures += 1
+            if failures > self._registry.http.network.retries:
+                raise RemoteFailure(f"the upload broke off: {why}", what=self._what)
+            self._registry.http.wait(failures - 1)
+
+    def _begin(self) -> None:
+        answer = self._registry.send("POST", f"/v2/{self._path}/blobs/uploads/", self._scopes)
+        if answer.status != 202:
+            failure = problem(answer, self._what)
+            if isinstance(failure, NotFound):
+                raise RemoteFailure(failure.message, what=self._what)
+            raise failure
+        self._move(answer)
+        answer.close()
+
+    def _send(self, start: int) -> None:
+        finish = self._with_digest
+        if self._size <= AT_ONCE and not start:
+            body = b"".join(bytes(piece) for piece in self._read(0))
+            self._put(finish(), body)
+            return
+        if start < self._size:
+            # Content-Range is for chunks: the first and only one goes without, as a stream.
+            headers = {"Content-Type": "application/octet-stream"}
+            if start:
+                headers["Content-Range"] = f"{start}-{self._size - 1}"
+            try:
+                answer = self._registry.send(
+                    "PATCH",
+                    self._location,
+                    self._scopes,
+                    headers=headers,
+                    body=lambda: self._exactly(start),
+                    size=self._size - start,
+                )
+            except RemoteFailure as error:
+                raise _Interrupted(error.message) from None
+            if answer.status in (401, 408, 416, 429) or answer.status >= 500:
+                answer.close()  # 401: the token has ended while we sent; the next request renews it
+                raise _Interrupted(f"HTTP status {answer.status}")
+            if answer.status not in (201, 202, 204):
+                raise problem(answer, self._what)
+            self._move(answer)
+            answer.close()
+        self._put(finish(), b"")
+
+    def _put(self, url: str, body: bytes) -> None:
+        headers = {"Content-Type": "application/octet-stream"}
+        answer = self._registry.send("PUT", url, self._scopes, headers=headers, body=body)
+        if answer.status == 416:
+            answer.close()
+            raise _Interrupted("HTTP status 416")
+        if answer.status not in (200, 201, 204):
+            raise problem(answer, self._what)
+        said = answer.header("Docker-Content-Digest")
+        answer.close()
+        if said and said != str(self._digest) and said.partition(":")[0] == self._digest.algorithm:
+            raise RemoteFailure(f"the registry says that the blob is {said[:200]}", what=self._what)
+
+    def _exactly(self, start: int) -> Iterator[Buffer]:
+        sent = start
+        for piece in self._read(start):
+            sent += len(piece)
+            yield piece
+        if sent != self._size:
+            raise BadInput(f"the blob has {sent} bytes instead of {self._size}", what=self._what)
+
+    def _status(self) -> int:
+        """How many bytes the registry has. NotFound: it knows nothing of the upload."""
+        answer = self._registry.send("GET", self._location, self._scopes)
+        if answer.status not in (200, 202, 204):
+            raise problem(answer, self._what)
+        self._move(answer)
+        found = _UPLOADED.fullmatch(answer.header("Range"))
+        answer.close()
+        # "0-0" is one byte to the specification, and none to older registries.
+        have = int(found[1]) + 1 if found else 0
+        have = 0 if have == 1 else have
+        if have > self._size:
+            raise NotFound("the registry has more than was sent", what=self._what)
+        return have
+
+    def _move(self, answer: Answer) -> None:
+        """The upload goes on where the answer says."""
+        location = answer.header("Location")
+        if not location and not self._location:
+            raise RemoteFailure("the registry gives no place for the upload", what=self._what)
+        if location:
+            base = answer.url
+            self._location = urljoin(base, location)
+            check_url(self._location, base, secure=urlsplit(base).scheme == "https")
+
+    def _with_digest(self) -> str:
+        return self._location + ("&" if "?" in self._location else "?") + urlencode({"digest": str(self._digest)})
+
+
+class _Interrupted(Exception):
+    """The upload stopped on its way and may be taken up again."""
