@@ -16,7 +16,7 @@ from ..oci.manifest import Descriptor
 from ..oci.reference import DEFAULT_DOMAIN, Reference
 from ..transport.credentials import Credential, CredentialStore
 from ..transport.http import Http, Network
-from ..transport.registry import Fetched, Registry, SearchResult, for_reference
+from ..transport.registry import Fetched, Registry, SearchResult
 
 MAX_RESULTS = 100
 
@@ -33,6 +33,7 @@ class Remote:
     ) -> None:
         self.http = Http(network, alive)
         self._credentials = CredentialStore(credentials)
+        self._registries: dict[tuple[str, Credential | None, bool], Registry] = {}
 
     def close(self) -> None:
         """Let all connections go."""
@@ -47,8 +48,12 @@ class Remote:
         self.close()
 
     def registry(self, name: Reference, *, push: bool = False) -> Registry:
-        """The registry of a reference."""
-        return for_reference(self.http, self._credentials, name, push=push)
+        """The registry of a reference; the same one, with what it has learnt, for all that may share it."""
+        credential = self._credentials.find(name.domain, name.path)
+        key = name.domain, credential, push
+        if key not in self._registries:
+            self._registries[key] = Registry(self.http, name.domain, credential, push=push)
+        return self._registries[key]
 
     def login(self, host: str, username: str, password: str) -> str:
         """Try them, and keep them if they are right: Denied otherwise. Returns where they are kept."""

@@ -14,7 +14,7 @@ from ..digest import Digest
 from ..errors import BadInput, NotFound, RemoteFailure
 from ..model import Buffer
 from .auth import repository_scope
-from .download import reason
+from .download import EARLY, reason
 from .http import Answer, Stalled, check_url
 from .registry import Registry, problem
 
@@ -70,7 +70,7 @@ class BlobDownload:
                 self._broke(reason(error))
                 continue
             if not got:
-                self._broke("it ended too early")
+                self._broke(EARLY)
                 continue
             self._at += got
             if self._at - self._good >= ENOUGH:
@@ -105,7 +105,7 @@ class BlobDownload:
             while left:
                 got = answer.readinto(scratch[: min(left, len(scratch))])
                 if not got:
-                    raise Stalled("it ended too early")
+                    raise Stalled(EARLY)
                 left -= got
         except BaseException:
             answer.close()

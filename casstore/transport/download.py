@@ -7,15 +7,19 @@ from collections.abc import Iterator
 from urllib.parse import unquote, urljoin
 
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, IncompleteRead
 from urllib3.util import Url, make_headers, parse_url
 
 from ..errors import BadInput
 from ..flow.source import public_url
 
-MAX_REDIRECTS = 10
+MAXEARLY = "it ended too early"
+
+_REDIRECTS = 10
 CONNECT_TIMEOUT, READ_TIMEOUT = 30.0, 60.0
 """Seconds without an answer, and without a byte."""
+
+EARLY = "it ended too early"
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 
@@ -96,5 +100,7 @@ def reason(error: BaseException) -> str:
         innermost, cause = cause, cause.__cause__ or cause.__context__
     if isinstance(innermost, TimeoutError) or "timed out" in str(error):
         return "timed out"
+    if isinstance(innermost, IncompleteRead):
+        return EARLY
     text = (isinstance(innermost, OSError) and innermost.strerror) or str(innermost) or type(innermost).__name__
     return " ".join(text.split())[:200]

@@ -38,6 +38,7 @@ SLOWEST = 1024
 _REDIRECTS = (301, 302, 303, 307, 308)
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 _CONNECT_TRIES = 2
+_LEFTOVER, _LEFTOVER_TIME = 8 << 10, 2.0  # bytes and seconds that a connection is worth
 _DOCUMENT_SPANS = 4  # of the read timeout, for all of a small body
 
 
@@ -154,11 +155,18 @@ class Answer:
         return bytes(body)
 
     def close(self) -> None:
-        """Done with it: a connection whose body was read to its end goes back to the pool, any other is dropped."""
-        if self._response.status in (204, 304) or getattr(self._response, "length_remaining", None) == 0:
-            self._response.release_conn()
-        else:
-            self._response.close()
+        """Done with it: a connection whose body was read to its end, or nearly, goes back to the pool; any other is
+        dropped."""
+        left = getattr(self._response, "length_remaining", None)
+        if left is not None and left <= _LEFTOVER:
+            end = time.monotonic() + _LEFTOVER_TIME
+            with contextlib.suppress(HTTPError, OSError):
+                while self._response.read1(_LEFTOVER) and time.monotonic() < end:
+                    pass
+                if getattr(self._response, "length_remaining", None) == 0:
+                    self._response.release_conn()
+                    return
+        self._response.close()
 
 
 Body = bytes | Callable[[], Iterable[Buffer]]

@@ -19,9 +19,8 @@ from ..oci import manifest as oci_manifest
 from ..oci import media
 from ..oci.document import MAX_DOCUMENT, decode
 from ..oci.manifest import Descriptor, Index
-from ..oci.reference import Reference
 from .auth import Authorizer, repository_scope
-from .credentials import Credential, CredentialStore
+from .credentials import Credential
 from .http import MAX_ERROR, Answer, Body, Http, is_loopback, origin
 
 ACCEPT = ", ".join((media.OCI_INDEX, media.DOCKER_LIST, media.OCI_MANIFEST, media.DOCKER_MANIFEST))
@@ -341,11 +340,6 @@ class Registry:
             if origin(url) != origin(base):
                 raise BadInput("the registry's list goes on at another server", what=what)
         raise BadInput("the registry's list goes round in a circle", what=what)
-
-
-def for_reference(http: Http, credentials: CredentialStore, name: Reference, *, push: bool = False) -> Registry:
-    """The registry that a reference is of, with what is kept of us for it."""
-    return Registry(http, name.domain, credentials.find(name.domain, name.path), push=push)
 
 
 def fallback_tag(digest: Digest) -> str:
