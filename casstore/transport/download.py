@@ -13,9 +13,7 @@ from urllib3.util import Url, make_headers, parse_url
 from ..errors import BadInput
 from ..flow.source import public_url
 
-MAXEARLY = "it ended too early"
-
-_REDIRECTS = 10
+MAX_REDIRECTS = 10
 CONNECT_TIMEOUT, READ_TIMEOUT = 30.0, 60.0
 """Seconds without an answer, and without a byte."""
 
