@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import itertools
 import json
 import re
 import socket
@@ -312,7 +313,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.answer(201, b"", {"Location": f"/v2/{name}/blobs/{query['mount']}"})
                 return
         if self.command == "POST":
-            session = str(len(toy.uploads))
+            session = str(next(toy.sessions))
             toy.uploads[session] = bytearray()
             self.answer(202, b"", {"Location": f"/v2/{name}/blobs/uploads/{session}?state=a%2Fb", "Range": "0-0"})
             return
@@ -395,6 +396,7 @@ class Toy:
     has_referrers: bool = True
     says_digest: bool = True
     url: str = ""
+    sessions: Iterator[int] = field(default_factory=itertools.count)
     ended: threading.Event = field(default_factory=threading.Event)
 
     @property

@@ -35,14 +35,15 @@ def login(
         if not username:
             raise click.UsageError("Must provide --username with --password-stdin")
         password = _from_stdin()
-    elif password is not None:
-        warn("using --password via the CLI is insecure, use --password-stdin")
+    shown = password is not None and not password_stdin
     if username is None or password is None:
         if sys.stdin is None or not sys.stdin.isatty():
             raise CasstoreError("cannot ask for what is missing: stdin is not a terminal", hint="--password-stdin")
         username = username or click.prompt("Username", err=True)
         password = password or click.prompt("Password", hide_input=True, err=True)
     where = remote(plain_http).login(server, str(username), str(password))
+    if shown:
+        warn("using --password via the CLI is insecure, use --password-stdin")
     if not where.startswith("helper "):
         warn(f"your credentials are stored unencrypted in '{where}'")
     line("Login Succeeded")

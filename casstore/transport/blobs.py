@@ -11,7 +11,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 from urllib3.exceptions import HTTPError
 
 from ..digest import Digest
-from ..errors import BadInput, NotFound, RemoteFailure
+from ..errors import BadInput, Denied, NotFound, RemoteFailure
 from ..model import Buffer
 from .auth import repository_scope
 from .download import EARLY, reason
@@ -150,7 +150,7 @@ class BlobUpload:
 
     def run(self) -> None:
         """Upload it. RemoteFailure, Denied."""
-        failures, good = 0, -1
+        failures, good, resumed = 0, -1, False
         while True:
             try:
                 if not self._location:
@@ -160,6 +160,7 @@ class BlobUpload:
                     start = 0  # an upload that `mount` began
                 else:
                     start = self._status()
+                    resumed = True
                 if start > good:
                     failures, good = (0 if start - good >= ENOUGH else failures), start
                 self._send(start)
@@ -170,6 +171,14 @@ class BlobUpload:
             except _Interrupted as error:
                 good = max(good, 0)
                 why = str(error)
+            except Denied:
+                raise
+            except RemoteFailure as error:
+                if not resumed:
+                    raise
+                # What we took for the place to go on from was not: once more from the beginning.
+                self._location, good, resumed = "", -1, False
+                why = error.message
             failures += 1
             if failures > self._registry.http.network.retries:
                 raise RemoteFailure(f"the upload broke off: {why}", what=self._what)
@@ -207,6 +216,9 @@ class BlobUpload:
                 )
             except RemoteFailure as error:
                 raise _Interrupted(error.message) from None
+            if answer.status == 416 and not start:
+                answer.close()
+                raise NotFound("it has something of it already", what=self._what)  # one byte, or none: see _status
             if answer.status in (401, 408, 416, 429) or answer.status >= 500:
                 answer.close()  # 401: the token has ended while we sent; the next request renews it
                 raise _Interrupted(f"HTTP status {answer.status}")
