@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 from .digest import Digest
 from .errors import Conflict, Interrupted, OutOfSpace, UsageError
 from .format.storefile import StoreFile
+from .handles import Blobs, Config
 from .image.listing import Filters, ImageSummary
 from .image.listing import images as _images
 from .model import Cutter, Progress
@@ -32,7 +33,7 @@ from .store.site import make_site, open_site, read_store_file
 
 if TYPE_CHECKING:
     from .codec.compression import Limit, Readable
-    from .image.blobs import BlobSummary
+    from .image.bundle import BundleReport
     from .image.history import HistoryLine
     from .image.inside import Change, FileInfo
     from .image.load import LoadReport
@@ -69,6 +70,14 @@ def open(
     `decided` is called just before what a command does becomes visible: to interrupt it from there on is too late.
     """
     return Store(Path(path), create=create, progress=progress, decided=decided, remake=remake)
+
+
+def inspect_bundle(source: str | Path | int) -> dict[str, Any]:
+    """What a bundle, a path or an open descriptor, says of itself; it is read to its end and checked. No store is
+    needed."""
+    from .image.bundle_file import inspect
+
+    return inspect(source)
 
 
 def init(
@@ -331,6 +340,45 @@ class Store:
 
         return verify(self.volume, reference)
 
+    # -- bundles
+
+    def bundle(
+        self,
+        references: Sequence[str],
+        out: str | Path | int,
+        *,
+        have: Sequence[str] = (),
+        have_file: str | Path | int | None = None,
+        since: str | Path | int | None = None,
+        all_platforms: bool = False,
+    ) -> BundleReport:
+        """Write images to a path or an open descriptor, without what the other side has: the images `have`, the blobs
+        in `have_file` (its `base_list`), what the bundle `since` brought. `all_platforms`: all of an index."""
+        from .image.bundle import create
+
+        more: dict[str, Any] = {"have": have, "have_file": have_file, "since": since, "all_platforms": all_platforms}
+        return create(self.volume, references, out, **more | self._writing(None))
+
+    def load_bundle(self, source: str | Path | int, *, expect: Digest | None = None, tags: bool = True) -> LoadReport:
+        """Load a bundle from a path or an open descriptor: all of it, or nothing. `expect`: the digest of the whole
+        file; without `tags` its images come under their IDs only. NotFound names a base that this store lacks."""
+        from .image.unbundle import load
+
+        with self._naming():
+            return load(self.volume, source, expect=expect, tags=tags, **self._writing(None))
+
+    def base_list(self) -> list[str]:
+        """`bases` as the lines of a file, for `have_file` on the other side."""
+        from .image.bundle_file import base_lines, have
+
+        return base_lines(self.volume, have(self.volume))
+
+    def bases(self) -> list[tuple[Digest, int]]:
+        """Digest and size of each blob that a bundle for this store may leave out."""
+        from .image.bundle_file import have
+
+        return [(info.digest, info.size) for info in have(self.volume)]
+
     # -- inside images
 
     def export(self, reference: str, out: str | Path | int) -> None:
@@ -426,70 +474,3 @@ class Store:
         from .upkeep.sharing import sharing
 
         return sharing(self.volume, stacks(self.volume))
-
-
-class Blobs:
-    """Single blobs of a store."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def put(self, source: str | Path | int, *, pack: str | None = None) -> Digest:
-        """Store a file or an open descriptor as one blob, pinned until `rm`."""
-        from .image.blobs import put
-
-        with self._store._naming():
-            return put(self._store.volume, source, **self._store._writing(pack))
-
-    def cat(self, digest: Digest, start: int = 0, end: int | None = None) -> Iterator[memoryview]:
-        """A blob's bytes [start, end), verified."""
-        from .image.blobs import cat
-
-        return cat(self._store.volume, digest, start, end)
-
-    def ls(self) -> Iterator[BlobSummary]:
-        """All blobs, by digest."""
-        from .image.blobs import ls
-
-        return ls(self._store.volume)
-
-    def inspect(self, digest: Digest) -> dict[str, Any]:
-        """What the store knows of a blob."""
-        from .image.blobs import inspect
-
-        return inspect(self._store.volume, digest)
-
-    def rm(self, digests: Iterable[Digest]) -> None:
-        """Unpin blobs; gc takes those that nothing needs."""
-        from .image.blobs import rm
-
-        with self._store._naming():
-            rm(self._store.volume, digests)
-
-
-class Config:
-    """The settings of a store."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def get(self, key: str) -> str:
-        """One setting; UsageError where there is none of that name."""
-        from .store import settings
-
-        with self._store._site.catalog.read() as tx:
-            return settings.get(tx, key)
-
-    def set(self, key: str, value: str) -> None:
-        """Change one."""
-        from .store import settings
-
-        with self._store._naming():
-            settings.change(self._store._site.catalog, key, value)
-
-    def ls(self) -> dict[str, str]:
-        """All of them."""
-        from .store import settings
-
-        with self._store._site.catalog.read() as tx:
-            return settings.everything(tx)

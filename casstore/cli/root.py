@@ -38,6 +38,7 @@ from .base import Group
         "df": "df:df",
         "verify": "verify:verify",
         "blob": "blob:blob",
+        "bundle": "bundle:bundle",
         "config": "config:config",
         "init": "init:init",
         "completion": "completion:completion",

@@ -53,7 +53,7 @@ from .pieces import Pieces
 from .proof import doubt
 from .reach import NOWHERE, Reach
 from .records import Pending, recipe_of, record_of
-from .source import RangeSource, Source, fill
+from .source import RangeSource, Resumed, Source, fill
 from .split import Splitter
 from .step import Counted, Step
 
@@ -147,7 +147,7 @@ class Ingest:
         head = bytearray(_HEAD)
         got = fill(source, memoryview(head))
         encoding = compression.detect(bytes(head[:got]))
-        whole = _Resumed(bytes(head[:got]), source)
+        whole = Resumed(bytes(head[:got]), source)
         step = Step(self._progress, what, source.size)
         other = expect is not None and expect.algorithm != "sha256"
         if encoding is not None or self._pack not in ("plain", "now") or other:
@@ -215,9 +215,7 @@ class Ingest:
         elif self._pack == "now" and blob.encoding == "gzip" and packable(blob):
             try:
                 what = f"pack {str(blob.digest)[:19]}"
-                self.take_apart(
-                    RangeSource(staged), blob.digest, media_type=media_type, children=children, what=what
-                )
+                self.take_apart(RangeSource(staged), blob.digest, media_type=media_type, children=children, what=what)
                 to = self._unproved
             except NoTrace as reason:
                 blob = replace(blob, pack_refused=rewrite.refusal(str(reason), engines_here(self._trace_limit)))
@@ -236,6 +234,25 @@ class Ingest:
         return digest
 
     # -- chunks
+
+    def lacks(self, digests: U8) -> Mask:
+        """Which of these chunks are new to the store and to this command. All others stay while the lease does."""
+        lacking: Mask = self._lookup(digests) == table.MISSING
+        return lacking
+
+    def add(self, buffer: Buffer, starts: U64, lengths: U32, digests: U8) -> None:
+        """Store chunks that come without their blob, named already; those that are there are left out."""
+        new = np.flatnonzero(self.lacks(digests))
+        new = new[self._map.claim(digests[new])]
+        if len(new):
+            slots, addresses = self._builder(1).add(buffer, starts[new], lengths[new], digests[new])
+            self._map.set(digests[new], slots << np.uint64(32) | addresses)
+
+    def take_recipe(self, pending: Pending) -> None:
+        """Take a blob by its recipe, whose chunks are all there by then. Nothing has replayed it yet: that is for the
+        caller, once all is written."""
+        with self._lock:
+            self._pending.setdefault(pending.digest, pending)
 
     def _builder(self, track: int) -> FrameBuilder:
         pair: list[FrameBuilder] | None = getattr(self._local, "pair", None)
@@ -410,22 +427,6 @@ class Ingest:
         for _, staged in (*self._loose.values(), *self._unproved.values()):
             staged.close()
         self._shelf.close()
-
-
-class _Resumed:
-    """A source whose first bytes were already read."""
-
-    def __init__(self, head: bytes, rest: Source) -> None:
-        self._head = head
-        self._rest = rest
-        self.size = rest.size
-
-    def readinto(self, view: memoryview) -> int:
-        if self._head:
-            got = min(len(view), len(self._head))
-            view[:got], self._head = self._head[:got], self._head[got:]
-            return got
-        return self._rest.readinto(view)
 
 
 class _Chunks:

@@ -24,7 +24,7 @@ from ..errors import CasstoreError, Damaged, NotFound
 from ..format import recipe as recipe_format
 from ..kernels import hashing, spans, table
 from ..kernels.tarscan import Scanner
-from ..model import FRAME_BITS, MAX_FRAME, U8, U32, U64, BlobInfo, Used
+from ..model import FRAME_BITS, MAX_FRAME, U8, U32, U64, BlobInfo, Recipe, Used
 from ..store import protocol
 from ..store.packs import PackCache
 from ..store.volume import Volume
@@ -155,6 +155,31 @@ class Reading:
         self.packs: U32 = self._packed.pack_numbers
         """For each entry of the recipe, literals first: which of the blob's uses it is in."""
         self.addresses: U32 = self._packed.addresses
+
+    @property
+    def recipe(self) -> Recipe:
+        """The blob's recipe."""
+        return self._packed.recipe
+
+    @property
+    def digests(self) -> U8:
+        """The chunk of each entry."""
+        return self._packed.digests
+
+    @property
+    def lengths(self) -> U32:
+        """Its bytes."""
+        return self._packed.lengths
+
+    def chunks(self, entries: np.ndarray) -> bytearray:
+        """The chunks of these entries, one after the other, each compared with its name. Damaged."""
+        lengths = self.lengths[entries].astype(np.uint64)
+        ends = np.cumsum(lengths, dtype=np.uint64)
+        out = bytearray(int(ends[-1]) if len(ends) else 0)
+        if out:
+            whole = Pieces(ends - lengths, entries.astype(np.uint64), np.zeros(len(entries), np.uint64), lengths)
+            self._packed.copy(out, whole, check=True)
+        return out
 
     def runs(self) -> Iterator[tuple[np.ndarray, U32]]:
         """Window by window: numbers of entries, each once, and how many bytes of each are wanted."""

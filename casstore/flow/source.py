@@ -93,6 +93,22 @@ class BytesSource:
         return got
 
 
+class Resumed:
+    """A source whose first bytes were already read."""
+
+    def __init__(self, head: bytes, rest: Source) -> None:
+        self._head = head
+        self._rest = rest
+        self.size = rest.size
+
+    def readinto(self, view: memoryview) -> int:
+        if self._head:
+            got = min(len(view), len(self._head))
+            view[:got], self._head = self._head[:got], self._head[got:]
+            return got
+        return self._rest.readinto(view)
+
+
 def fill(source: Source, view: memoryview) -> int:
     """Read until `view` is full or the source ends; bytes read."""
     total = 0

@@ -190,7 +190,7 @@ class _Load:
         self._take_documents()
         only = {one.digest for one in self._layers.values()} | set(self._documents)
         written = self._ingest.finish(only)
-        notices = self._moves(tags)
+        notices = moves(self._volume, tags)
         self._lease.check()
         protocol.commit(
             self._volume.catalog,
@@ -240,20 +240,21 @@ class _Load:
             else:
                 self._ingest.take(BytesSource(data), expect=digest, media_type=media_type, children=children)
 
-    def _moves(self, tags: Iterable[tuple[Reference, Digest]]) -> list[str]:
-        """Docker's notice for each name that will point elsewhere."""
-        lines = []
-        with self._volume.catalog.read() as tx:
-            for tag, digest in tags:
-                former = names.find_tag(tx, tag.repository, tag.tag)
-                if former is None or former == digest:
-                    continue
-                image = image_of(tx, former)
-                lines.append(
-                    f"The image {tag.familiar()} already exists, renaming the old one with ID "
-                    f"{image.config if image else former} to empty string"
-                )
-        return lines
+
+def moves(volume: Volume, tags: Iterable[tuple[Reference, Digest]]) -> list[str]:
+    """Docker's notice for each name that will point elsewhere."""
+    lines = []
+    with volume.catalog.read() as tx:
+        for tag, digest in tags:
+            former = names.find_tag(tx, tag.repository, tag.tag)
+            if former is None or former == digest:
+                continue
+            image = image_of(tx, former)
+            lines.append(
+                f"The image {tag.familiar()} already exists, renaming the old one with ID "
+                f"{image.config if image else former} to empty string"
+            )
+    return lines
 
 
 def _key(layer: LayerRef) -> tuple[str, Digest | None, Digest | None]:
