@@ -198,7 +198,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.route(parts.path, query, body)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = serve  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_CONNECT = serve  # noqa: N815
 
     def allowed(self, path: str, query: dict[str, str]) -> bool:
         toy = self.server.toy

@@ -11,9 +11,11 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import msgspec
+from urllib3.exceptions import HTTPError
+from urllib3.util import parse_url
 
 from ..errors import BadInput, Denied, RemoteFailure
 from ..flow.source import public_url
@@ -162,7 +164,7 @@ class Authorizer:
                 headers["Authorization"] = basic(credential.username, credential.secret)
             if offline:
                 query += [("client_id", AGENT), ("offline_token", "true")]
-            url = realm + ("&" if urlsplit(realm).query else "?") + urlencode(query) if query else realm
+            url = realm + ("&" if "?" in realm else "?") + urlencode(query) if query else realm
             raw = self._ask("GET", url, what, headers, None)
         if raw is None:
             raise RemoteFailure("the token server gives no tokens: HTTP status 404", what=what)
@@ -194,8 +196,11 @@ class Authorizer:
         return answer.read(MAX_ANSWER, what)
 
     def _check_realm(self, realm: str, what: str) -> None:
-        parts = urlsplit(realm)
-        if parts.scheme not in ("http", "https") or not parts.hostname or not realm.isprintable():
+        try:
+            parts = parse_url(realm)
+        except HTTPError:
+            parts = parse_url("")
+        if parts.scheme not in ("http", "https") or not parts.host or not realm.isprintable():
             raise Denied("the registry names a token server that is no http or https URL", what=f"{self._what}: {what}")
         if self._secure and parts.scheme != "https":
             raise Denied("the registry names a token server without https", what=f"{self._what}: {what}")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode
 
 from urllib3.exceptions import HTTPError
 
@@ -15,7 +15,7 @@ from ..errors import BadInput, Denied, NotFound, RemoteFailure
 from ..model import Buffer
 from .auth import repository_scope
 from .download import EARLY, reason
-from .http import Answer, Stalled, check_url
+from .http import Answer, Stalled, led_to
 from .registry import Registry, problem
 
 ENOUGH = 1 << 20
@@ -270,9 +270,7 @@ class BlobUpload:
         if not location and not self._location:
             raise RemoteFailure("the registry gives no place for the upload", what=self._what)
         if location:
-            base = answer.url
-            self._location = urljoin(base, location)
-            check_url(self._location, base, secure=urlsplit(base).scheme == "https")
+            self._location = led_to(location, answer.url)
 
     def _with_digest(self) -> str:
         return self._location + ("&" if "?" in self._location else "?") + urlencode({"digest": str(self._digest)})

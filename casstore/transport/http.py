@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 import urllib3
 from urllib3.exceptions import HTTPError, MaxRetryError, NameResolutionError, NewConnectionError, ProxyError, SSLError
@@ -92,8 +92,9 @@ def _covers(rule: str, host: str, port: int | None) -> bool:
 
 def origin(url: str) -> tuple[str, str, int]:
     """Scheme, host and port: what an Authorization header belongs to."""
-    parts = urlsplit(url)
-    return parts.scheme, (parts.hostname or "").lower(), parts.port or (443 if parts.scheme == "https" else 80)
+    parts = parse_url(url)
+    scheme = parts.scheme or ""
+    return scheme, (parts.host or "").lower(), parts.port or (443 if scheme == "https" else 80)
 
 
 class Stalled(Exception):
@@ -237,8 +238,7 @@ class Http:
             if answer.status not in _REDIRECTS or method not in ("GET", "HEAD") or not answer.header("Location"):
                 return answer
             answer.close()
-            target = urljoin(where, answer.header("Location"))
-            check_url(target, url, secure=where.startswith("https:"))
+            target = led_to(answer.header("Location"), where)
             if origin(target) != origin(where):
                 headers.pop("Authorization", None)  # and it stays away, whereto it may lead from there
             where = target
@@ -286,7 +286,7 @@ class Http:
             raise RemoteFailure("not a proxy's URL", what=public_url(proxy)) from None
         if found.scheme not in ("http", "https") or not found.host:
             raise RemoteFailure("only http and https proxies are supported", what=public_url(proxy))
-        login = make_headers(proxy_basic_auth=found.auth) if found.auth else None
+        login = make_headers(proxy_basic_auth=unquote(found.auth)) if found.auth else None
         return urllib3.ProxyManager(
             found._replace(auth=None).url,
             proxy_headers=login,
@@ -305,18 +305,23 @@ class Http:
         return None
 
 
-def check_url(url: str, begin: str, *, secure: bool) -> None:
-    """RemoteFailure unless `url`, where a server sends us, is http or https; `secure`: https."""
+def led_to(url: str, base: str) -> str:
+    """Where a server sends us from `base`: a URL, or a path beside it. RemoteFailure unless that is http or https, and
+    https where `base` is."""
     try:
-        parts = parse_url(url)
-    except HTTPError:
-        raise RemoteFailure("redirected to what is no URL", what=public_url(begin)) from None
-    if parts.scheme not in ("http", "https") or not parts.host:
-        raise RemoteFailure(
-            f"redirected to what is not an http or https URL: {public_url(url)[:200]}", what=public_url(begin)
+        target = urljoin(base, url)
+        parts = parse_url(target)
+        valid = (
+            parts.scheme in ("http", "https") and bool(parts.host) and bool(urlsplit(url).netloc or "://" not in url)
         )
-    if secure and parts.scheme != "https":
-        raise RemoteFailure(f"redirected from https to {public_url(url)[:200]}", what=public_url(begin))
+    except (HTTPError, ValueError):
+        raise RemoteFailure("redirected to what is no URL", what=public_url(base)) from None
+    shown = public_url(target)[:200]
+    if not valid:
+        raise RemoteFailure(f"redirected to what is not an http or https URL: {shown}", what=public_url(base))
+    if base.startswith("https:") and parts.scheme != "https":
+        raise RemoteFailure(f"redirected from https to {shown}", what=public_url(base))
+    return target
 
 
 def _tls(folder: Path | None) -> ssl.SSLContext:
@@ -338,7 +343,7 @@ def _tls(folder: Path | None) -> ssl.SSLContext:
 
 def _retry_after(value: str) -> float | None:
     """Seconds, from a number of them or a date."""
-    if value.isdecimal():
+    if value.isascii() and value.isdecimal():
         return float(value[:9])
     try:
         moment = email.utils.parsedate_to_datetime(value)

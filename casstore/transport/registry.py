@@ -21,7 +21,7 @@ from ..oci.document import MAX_DOCUMENT, decode
 from ..oci.manifest import Descriptor, Index
 from .auth import Authorizer, repository_scope
 from .credentials import Credential
-from .http import MAX_ERROR, Answer, Body, Http, is_loopback, origin
+from .http import MAX_ERROR, Answer, Body, Http, is_loopback, led_to, origin
 
 ACCEPT = ", ".join((media.OCI_INDEX, media.DOCKER_LIST, media.OCI_MANIFEST, media.DOCKER_MANIFEST))
 MAX_PAGE, MAX_PAGES = 4 << 20, 4096
@@ -336,7 +336,7 @@ class Registry:
             yield answer.read(MAX_PAGE, what)
             if link is None:
                 return
-            url = urljoin(url, link[1])
+            url = led_to(link[1], url)
             if origin(url) != origin(base):
                 raise BadInput("the registry's list goes on at another server", what=what)
         raise BadInput("the registry's list goes round in a circle", what=what)

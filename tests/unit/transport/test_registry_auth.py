@@ -183,7 +183,9 @@ def test_answers_that_are_no_tokens(toy: Toy, answer: bytes, problem: str) -> No
         remote.tags(f"{toy.host}/a/b")
 
 
-@pytest.mark.parametrize("realm", ["file:///etc/passwd", "//x/token", "gopher://x/", "http://"])
+@pytest.mark.parametrize(
+    "realm", ["file:///etc/passwd", "//x/token", "gopher://x/", "http://", "http://[", "https://h:99999999/"]
+)
 def test_token_servers_that_are_none(toy: Toy, realm: str) -> None:
     toy.auth, toy.realm = "bearer", realm
     with Remote(QUICK) as remote, pytest.raises(Denied, match="no http or https URL"):
