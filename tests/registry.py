@@ -151,7 +151,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body[: self.limit])
             self.wfile.flush()
             if self.stalls:
-                self.server.toy.ended.wait(30)
+                self.server.toy.ended.wait(200)
             self.close_connection = True
             if not self.gently:
                 self.break_off()

@@ -19,10 +19,12 @@ class Ended(Interrupted):
 
 
 class Crew:
-    """So many workers. What they read for long goes through `watched`, so that they end soon."""
+    """So many workers. What they read for long goes through `watched`, so that they end soon; `wake` is called for
+    those that wait for something."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, wake: Callable[[], None] = lambda: None) -> None:
         self._workers = workers
+        self._wake = wake
         self._ended = threading.Event()
 
     def check(self) -> None:
@@ -47,6 +49,7 @@ class Crew:
                     self._ended.set()
                     for one in begun:
                         one.cancel()
+                    self._wake()
         failures = [error for one in begun if not one.cancelled() and (error := one.exception()) is not None]
         for error in sorted(failures, key=lambda one: isinstance(one, Ended)):
             raise error

@@ -112,7 +112,7 @@ class _Pull:
         self._took: dict[Digest, tuple[bytes, str, tuple[Digest, ...]]] = {}
         self._bytes = 0
         self._fetched = 0
-        self._crew = Crew(registry.http.network.parallel)
+        self._crew = Crew(registry.http.network.parallel, registry.http.wake)
 
     def run(self) -> PullReport:
         top = self._top()

@@ -88,7 +88,7 @@ class _Push:
         self._wanted = oci_platform.parse(platform) if platform else None
         self._say = say
         self._progress = progress
-        self._crew = Crew(registry.http.network.parallel)
+        self._crew = Crew(registry.http.network.parallel, registry.http.wake)
         target, self._infos = self._protect()
         self._plan = _Plan()
         self._top = self._take(target)

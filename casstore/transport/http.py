@@ -12,6 +12,7 @@ import random
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,6 +156,11 @@ class Answer:
             self.close()
         return bytes(body)
 
+    def wake(self) -> None:
+        """Whoever waits for bytes of it, in another thread, finds the connection broken."""
+        with contextlib.suppress(OSError, ValueError, RuntimeError, AttributeError):  # it has ended just now
+            self._response.shutdown()
+
     def close(self) -> None:
         """Done with it: a connection whose body was read to its end, or nearly, goes back to the pool; any other is
         dropped."""
@@ -182,6 +188,7 @@ class Http:
         self._alive = alive
         self._lock = threading.Lock()
         self._managers: dict[tuple[str | None, Path | None], urllib3.PoolManager] = {}
+        self._answers: weakref.WeakSet[Answer] = weakref.WeakSet()
 
     def close(self) -> None:
         """Let all connections go."""
@@ -189,6 +196,13 @@ class Http:
             for manager in self._managers.values():
                 manager.clear()
             self._managers.clear()
+
+    def wake(self) -> None:
+        """Break what is under way, so that nobody waits for a server any longer."""
+        with self._lock:
+            answers = list(self._answers)
+        for answer in answers:
+            answer.wake()
 
     def wait(self, attempt: int, answer: Answer | None = None) -> None:
         """Sleep before the next try (`attempt` counts from 0): longer each time, spread, or as the server asks."""
@@ -261,7 +275,10 @@ class Http:
             redirect=False,
             retries=False,
         )
-        return Answer(response, url, self.network.read_timeout)
+        answer = Answer(response, url, self.network.read_timeout)
+        with self._lock:
+            self._answers.add(answer)
+        return answer
 
     def _manager(self, scheme: str, host: str, port: int | None) -> urllib3.PoolManager:
         proxy = self.network.proxy(scheme, host, port)

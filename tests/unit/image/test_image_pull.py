@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 import registry
 import sample
 from registry import Toy, serving
-from running import Cas, Rows
+from running import Cas, Rows, Spawn
 
 from casstore import api
 from casstore.digest import Digest
@@ -333,6 +335,44 @@ def test_endless_and_dripping_answers(toy: Toy, opened: api.Store, rows: Rows) -
         with pytest.raises(RemoteFailure, match="the download broke off"):
             opened.pull(f"{toy.host}/a:1", remote=remote)
         toy.faults.clear()
+    assert rows() == before
+
+
+def test_where_one_layer_fails_nobody_waits_for_the_others(toy: Toy, opened: api.Store, rows: Rows) -> None:
+    toy.add("a", "1", big_image(), bytes)
+    before = rows()
+    big, small = (sample.digest(layer) for layer in big_image().layers)
+    toy.fail("GET", big, registry.stall(1000), times=99)
+    toy.fail("GET", small, _when(toy, big, registry.status(403)), times=99)
+    with Remote(Network(read_timeout=1000.0, retries=3)) as remote, pytest.raises(Denied):
+        opened.pull(f"{toy.host}/a:1", remote=remote)
+    assert rows() == before
+
+
+def _when(toy: Toy, path: str, do: Callable[[registry.Handler], bool]) -> Callable[[registry.Handler], bool]:
+    """Only when something else was asked for."""
+
+    def later(handler: registry.Handler) -> bool:
+        while not toy.count("GET", path):
+            time.sleep(0.01)
+        return do(handler)
+
+    return later
+
+
+@pytest.mark.parametrize("after", [0, 1000])
+def test_ctrl_c_ends_a_pull_that_waits(toy: Toy, spawn: Spawn, rows: Rows, opened: api.Store, after: int) -> None:
+    toy.add("a", "1", big_image(), bytes)
+    before = rows()
+    big = sample.digest(big_image().layers[0])
+    toy.fail("GET", big, registry.stall(after), times=99)
+    process = spawn("pull", f"{toy.host}/a:1")
+    while not toy.count("GET", big):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=50)
+    assert (process.returncode, err) == (130, b"Error: interrupted\n")
     assert rows() == before
 
 
