@@ -54,7 +54,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "bundle load": ("casstore bundle load app-2.bundle",),
     "bundle inspect": ("casstore bundle inspect app-2.bundle",),
-    "bundle have": ("casstore bundle have > bases.txt",),
+    "bundle have": ("casstore bundle have", "casstore bundle have --format json"),
     "config": ("casstore config ls", "casstore config set min-free 5GiB"),
     "config get": ("casstore config get pack.after",),
     "config set": ("casstore config set compression zstd:9",),

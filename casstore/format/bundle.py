@@ -285,7 +285,8 @@ class BundleWriter:
         self._write = write
         self._sha256 = hashlib.sha256()
         self._blake3 = blake3()
-        self._last = Part.HEAD
+        self._part = Part.HEAD
+        self._block = bytearray()
         self.size = 0
         self._put(encode_header(header))
 
@@ -297,19 +298,32 @@ class BundleWriter:
 
     def add(self, part: Part, data: Buffer) -> None:
         """More of a part, of this one or one that comes after it."""
-        if part < self._last:
+        if part < self._part:
             raise ValueError("the parts of a bundle have an order")
-        self._last = part
+        if part > self._part:
+            self._flush()
+            self._part = part
         view = memoryview(data).cast("B")
-        for at in range(0, len(view), MAX_BLOCK):
-            piece = view[at : at + MAX_BLOCK]
-            head = _BLOCK.pack(part, 0, 0, len(piece))
-            self._put(head + checksum(head, piece))
-            self._put(piece)
+        while view:
+            piece = view[: MAX_BLOCK - len(self._block)]
+            self._block += piece
+            view = view[len(piece) :]
+            if len(self._block) == MAX_BLOCK:
+                self._flush()
+
+    def _flush(self) -> None:
+        if self._block:
+            head = _BLOCK.pack(self._part, 0, 0, len(self._block))
+            self._put(head + checksum(head, self._block))
+            self._put(self._block)
+            self._block = bytearray()
 
     def end(self) -> Digest:
         """Close the bundle; returns the digest of the whole file."""
-        self.add(Part.END, self._blake3.digest())
+        self._flush()
+        self._part = Part.END
+        self._block += self._blake3.digest()
+        self._flush()
         return Digest.sha256(self._sha256.digest())
 
 
@@ -332,7 +346,6 @@ class BundleReader:
         self.header = decode_header(self._exactly(HEADER_SIZE, short=True), what)
         self._part: Part = Part.HEAD
         self._left = memoryview(b"")
-        self._last = self._blake3.digest()
         self._next()
 
     def _exactly(self, length: int, *, short: bool = False) -> bytearray:
@@ -404,6 +417,11 @@ class BundleReader:
             return memoryview(b"")
         piece, self._left = self._left[:most], self._left[most:]
         return piece
+
+    def done(self, part: Part) -> None:
+        """Damaged: there is more of the part than was read."""
+        if self.some(part, 1):
+            raise Damaged("the bundle has more than it says", what=self._what, offset=self.offset)
 
     def whole(self, part: Part, limit: int) -> bytearray:
         """A part of at most `limit` bytes."""

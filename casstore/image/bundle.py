@@ -222,7 +222,8 @@ class _Create:
         self._bases: list[Base] = []
         self._send: list[BlobInfo] = []
         for digest, info in selection.blobs.items():
-            if digest in there:
+            # An index is sent again: more of what it lists may be there now.
+            if digest in there and not isinstance(selection.documents.get(digest), Index):
                 self._bases.append(Base(digest, info.size))
             else:
                 self._send.append(info)

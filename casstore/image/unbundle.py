@@ -137,6 +137,7 @@ class _Load:
         self._records()
         digests, lengths, sources = self._chunk_list()
         self._whole()
+        self._reader.done(Part.WHOLE)
         wanted = self._wanted()
         self._chunks(digests, lengths, sources, wanted)
         digest = self._reader.end()
@@ -179,6 +180,7 @@ class _Load:
             if self._limit.output is not None and recipe.content_size > self._limit.output:
                 raise LimitExceeded(f"the blob would be {recipe.content_size} bytes, over limit.output", what=what)
             came.recipe = recipe
+        self._reader.done(Part.RECORDS)
 
     def _chunk_list(self) -> tuple[U8, U32, U32]:
         """Names and lengths of the chunks that the recipes name, in order of first use, and their sources."""
@@ -236,6 +238,7 @@ class _Load:
         """Hash the chunks that came, and store those that are wanted."""
         own = np.flatnonzero(sources == 0)
         if not len(own):
+            self._reader.done(Part.CHUNKS)
             return
         names = Names(self._volume.file.chunk_digest)
         expected, sizes = np.ascontiguousarray(digests[own]), lengths[own]
