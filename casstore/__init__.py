@@ -14,14 +14,27 @@ Words
     lease      protects work in flight from the collector; expires
     reference  repository:tag or repository@digest
 
-Use: `casstore.open(path) → Store`; see `casstore.api`.
+Use: `casstore.open(path) → Store`; see `casstore.api`. `Remote` is the way to registries.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from .api import Store, init, open
 from .digest import Digest
 from .errors import CasstoreError
 
+if TYPE_CHECKING:
+    from .image.remote import Remote
+
 __version__ = "0.1.0"
-__all__ = ["CasstoreError", "Digest", "Store", "__version__", "init", "open"]
+__all__ = ["CasstoreError", "Digest", "Remote", "Store", "__version__", "init", "open"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "Remote":  # who needs no registry need not wait for what speaks with them
+        from .image.remote import Remote
+
+        return Remote
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
