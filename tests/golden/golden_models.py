@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from casstore.codec import frame as codec
+from casstore.codec.long import Compressor
 from casstore.digest import Digest
-from casstore.format import index, pack, recipe, references, storefile
+from casstore.format import bundle, index, pack, recipe, references, storefile
+from casstore.format.bundle import Base, BundleWriter, Carried, Head, Header, Kind, Name, Part
 from casstore.format.pack import DataTable, MetadataTable, PackKind, Record, RecordKind
 from casstore.model import FRAME_BITS, ChunkList, Cutter, Recipe
 
@@ -165,6 +167,55 @@ REFERENCES = references.References(
     settings={"codec": "zstd:2", "gc.grace": "0"},
 )
 
+WHOLE = noise(11, 900)
+#: What the recipe of the bundle names, in order of first use, and where from: 0 is the bundle, 1 its first base.
+BUNDLE_CHUNKS = [(noise(10, 5120), 0), (C, 1), (A, 0), (B, 0)]
+BUNDLE_HEADER = Header("sha256", Cutter("gear32n", 4096, 16384, 65536))
+BUNDLE_HEAD = Head(
+    bases=(Base(D[0], 70_000),),
+    blobs=(
+        Carried(
+            Kind.BYTES,
+            Digest.of(MANIFEST),
+            len(MANIFEST),
+            len(MANIFEST),
+            media_type="application/vnd.oci.image.manifest.v1+json",
+        ),
+        Carried(
+            Kind.RECIPE,
+            D[1],
+            RECIPE_TAR.size,
+            len(recipe.encode(RECIPE_TAR)),
+            media_type="application/vnd.oci.image.layer.v1.tar",
+            diffid=D[1],
+            content_size=RECIPE_TAR.size,
+            files_size=2**40,
+        ),
+        Carried(Kind.WHOLE, Digest.of(WHOLE, "sha512"), len(WHOLE), 0, "zstd"),
+    ),
+    names=(Name("docker.io/library/a", "1", Digest.of(MANIFEST)),),
+    roots=(Digest.of(MANIFEST),),
+    referrers=((D[2], Digest.of(MANIFEST)),),
+    chunks=3,
+    chunk_bytes=5120 + 3000 + 700,
+)
+
+
+def thin_bundle() -> bytes:
+    out = bytearray()
+    writer = BundleWriter(out.extend, BUNDLE_HEADER)
+    writer.add(Part.HEAD, bundle.encode_head(BUNDLE_HEAD))
+    writer.add(Part.RECORDS, MANIFEST)
+    writer.add(Part.RECORDS, recipe.encode(RECIPE_TAR))
+    writer.add(Part.SOURCES, bundle.encode_sources(np.array([source for _, source in BUNDLE_CHUNKS], np.uint32)))
+    writer.add(Part.WHOLE, WHOLE)
+    content = b"".join(chunk for chunk, source in BUNDLE_CHUNKS if not source)
+    stream = Compressor(len(content), 1)
+    writer.add(Part.CHUNKS, stream.add(content) + stream.end())
+    writer.end()
+    return bytes(out)
+
+
 FILES: dict[str, Callable[[], bytes]] = {
     "data.pack": data_pack,
     "metadata.pack": metadata_pack,
@@ -173,6 +224,7 @@ FILES: dict[str, Callable[[], bytes]] = {
     "traced.recipe": lambda: recipe.encode(RECIPE_TRACED),
     "empty.recipe": lambda: recipe.encode(RECIPE_EMPTY),
     "references.json": lambda: references.encode(REFERENCES),
+    "thin.bundle": thin_bundle,
     "store.json": lambda: storefile.encode(STORE),
 }
 

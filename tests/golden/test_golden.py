@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 
 from casstore.codec import frame as codec
-from casstore.format import index, pack, recipe, references, storefile
+from casstore.codec.long import Decompressor
+from casstore.digest import Digest
+from casstore.flow.source import BytesSource
+from casstore.format import bundle, index, pack, recipe, references, storefile
+from casstore.format.bundle import BundleReader, Part
 from casstore.format.encoding import zstd
 from casstore.format.pack import DataTable, MetadataTable, PackKind
 from casstore.model import FRAME_BITS, MAX_FRAME, Recipe
 
 #: zstd may choose other bytes in another version, for the same content; only then may encoded bytes differ.
 ZSTD_OF_GOLDEN = "1.5.7"
-COMPRESSED = {"data.pack", "metadata.pack", "tar.recipe", "traced.recipe"}
+COMPRESSED = {"data.pack", "metadata.pack", "tar.recipe", "traced.recipe", "thin.bundle"}
 
 
 def read(name: str) -> bytes:
@@ -53,9 +57,7 @@ def test_data_pack() -> None:
     assert pack.decode_header(data) == (PackKind.DATA, golden.PACK_ID, "sha256")
     table = read_table(data)
     assert isinstance(table, DataTable)
-    for kept, expected in zip(
-        (table.digests, table.addresses, table.lengths), golden.data_chunks(), strict=True
-    ):
+    for kept, expected in zip((table.digests, table.addresses, table.lengths), golden.data_chunks(), strict=True):
         np.testing.assert_array_equal(kept, expected)
     frames = [read_frame(data, table, number) for number in range(4)]
     assert frames == [b"".join(golden.DATA_FRAMES[number][2]) for number in range(4)]
@@ -82,10 +84,7 @@ def test_metadata_pack() -> None:
 def test_index_segment() -> None:
     segment = index.IndexSegment.open(read("segment.index"))
     assert segment.pack_ids == [golden.PACK_ID, golden.OTHER_ID]
-    rows = [
-        (row["digest"].tobytes(), segment.pack_ids[row["pack"]], int(row["address"]))
-        for row in segment.entries
-    ]
+    rows = [(row["digest"].tobytes(), segment.pack_ids[row["pack"]], int(row["address"])) for row in segment.entries]
     assert rows == golden.INDEX_ENTRIES
 
 
@@ -114,3 +113,20 @@ def test_store_file() -> None:
 def test_references() -> None:
     assert references.decode(read("references.json")) == golden.REFERENCES
     assert references.decode_head(read("references.json")[: references.HEAD_SIZE]) == golden.REFERENCES.head
+
+
+def test_bundle() -> None:
+    reader = BundleReader(BytesSource(read("thin.bundle")))
+    assert reader.header == golden.BUNDLE_HEADER
+    assert bundle.decode_head(reader.whole(Part.HEAD, 1 << 20)) == golden.BUNDLE_HEAD
+    assert reader.read(Part.RECORDS, len(golden.MANIFEST)) == golden.MANIFEST
+    assert bytes(reader.whole(Part.RECORDS, 1 << 20)) == read("tar.recipe")
+    sources = bundle.decode_sources(reader.whole(Part.SOURCES, 1 << 20), 4, 1)
+    assert sources.tolist() == [source for _, source in golden.BUNDLE_CHUNKS]
+    assert reader.whole(Part.WHOLE, 1 << 20) == golden.WHOLE
+    content = bytearray(golden.BUNDLE_HEAD.chunk_bytes)
+    stream = Decompressor(lambda most: reader.some(Part.CHUNKS, most), "golden")
+    stream.read_into(memoryview(content))
+    stream.end()
+    assert content == b"".join(chunk for chunk, source in golden.BUNDLE_CHUNKS if not source)
+    assert reader.end() == Digest.of(read("thin.bundle"))

@@ -192,3 +192,37 @@ def test_references() -> None:
         "pins": [[str(digest), name] for digest, name in model.pins],
         "settings": model.settings,
     }
+
+
+def test_bundle() -> None:
+    data = (golden.V1 / "thin.bundle").read_bytes()
+    magic, version, digest, zero, minimum, average, maximum, name, rest = struct.unpack_from("<8sHBBIII16sQ", data)
+    assert (magic, version, digest, zero, rest) == (b"cassbndl", 1, 1, 0, 0)
+    assert (name.rstrip(b"\0"), minimum, average, maximum) == (b"gear32n", 4096, 16384, 65536)
+    assert hashed(data[:48]) == data[48:64]
+    parts: dict[int, bytes] = {}
+    at = 64
+    while at < len(data):
+        kind, zero, rest, length = struct.unpack_from("<BBHI", data, at)
+        content = data[at + 24 : at + 24 + length]
+        assert (zero, rest) == (0, 0) and data[at + 8 : at + 24] == hashed(data[at : at + 8] + content)
+        if kind == 6:
+            assert content == hashed(data[:at], 32)
+        parts[kind] = parts.get(kind, b"") + content
+        at += 24 + length
+    assert list(parts) == [1, 2, 3, 4, 5, 6]
+    head, end = msgpack(zstd.decompress(parts[1]), 0)
+    bases, blobs, names, roots, referrers, chunks, chunk_bytes = head
+    model = golden.BUNDLE_HEAD
+    assert bases == [[base.digest.raw, base.size] for base in model.bases]
+    assert [blob[:4] for blob in blobs] == [[one.kind, one.digest.raw, one.size, one.length] for one in model.blobs]
+    assert [blob[4:6] for blob in blobs] == [[one.encoding, one.media_type] for one in model.blobs]
+    assert blobs[1][6:] == [golden.D[1].raw, golden.RECIPE_TAR.size, 2**40]
+    assert names == [["docker.io/library/a", "1", model.roots[0].raw]] and roots == [model.roots[0].raw]
+    assert referrers == [[golden.D[2].raw, model.roots[0].raw]]
+    assert parts[2] == golden.MANIFEST + (golden.V1 / "tar.recipe").read_bytes()
+    (sources,), end = columns(parts[3], 0, [4])
+    assert end == len(parts[3]) and sources == [source for _, source in golden.BUNDLE_CHUNKS]
+    assert parts[4] == golden.WHOLE
+    content = b"".join(chunk for chunk, source in golden.BUNDLE_CHUNKS if not source)
+    assert zstd.decompress(parts[5]) == content and (chunks, chunk_bytes) == (3, len(content))
