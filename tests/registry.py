@@ -493,6 +493,27 @@ def drip(seconds: float, length: int) -> Callable[[Handler], bool]:
     return do
 
 
+def silence(handler: Handler) -> bool:
+    """No answer at all."""
+    handler.server.toy.ended.wait(200)
+    handler.close_connection = True
+    return True
+
+
+def slow_head(text: bytes) -> Callable[[Handler], bool]:
+    """The head of an answer does not end: the same again and again."""
+
+    def do(handler: Handler) -> bool:
+        with contextlib.suppress(OSError):
+            while not handler.server.toy.ended.is_set():
+                handler.wfile.write(text)
+                time.sleep(0.02)
+        handler.close_connection = True
+        return True
+
+    return do
+
+
 def endless(handler: Handler) -> bool:
     """A body without length that does not end."""
     handler.send_response(200)

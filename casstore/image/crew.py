@@ -40,19 +40,29 @@ class Crew:
         """`do` for each item; the results in their order. The first failure is raised when all have ended."""
         if not items:
             return []
+        failures: list[
+            BaseException
+        ] = []  # in the order in which they happened: what follows the first may be its work
+
+        def attempt(item: T) -> R:
+            try:
+                return do(item)
+            except BaseException as error:
+                failures.append(error)
+                raise
+
         with ThreadPoolExecutor(max(1, min(len(items), self._workers)), thread_name_prefix="crew") as pool:
-            begun = [pool.submit(do, item) for item in items]
+            begun = [pool.submit(attempt, item) for item in items]
             try:
                 wait(begun, return_when=FIRST_EXCEPTION)
             finally:
-                if not all(one.done() and not one.cancelled() and one.exception() is None for one in begun):
+                if failures or not all(one.done() for one in begun):
                     self._ended.set()
                     for one in begun:
                         one.cancel()
                     self._wake()
-        failures = [error for one in begun if not one.cancelled() and (error := one.exception()) is not None]
-        for error in sorted(failures, key=lambda one: isinstance(one, Ended)):
-            raise error
+        if failures:
+            raise failures[0]
         return [one.result() for one in begun]
 
 

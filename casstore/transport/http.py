@@ -26,6 +26,7 @@ from ..errors import LimitExceeded, RemoteFailure
 from ..flow.source import public_url
 from ..model import Buffer
 from .download import reason
+from .watch import Watch
 
 AGENT = "casstore"
 MAX_REDIRECTS = 10
@@ -188,6 +189,8 @@ class Http:
         self._alive = alive
         self._lock = threading.Lock()
         self._managers: dict[tuple[str | None, Path | None], urllib3.PoolManager] = {}
+        self._watch = Watch(self.network.read_timeout)
+        self._pools = self._watch.pools()
         self._answers: weakref.WeakSet[Answer] = weakref.WeakSet()
 
     def close(self) -> None:
@@ -201,6 +204,7 @@ class Http:
         """Break what is under way, so that nobody waits for a server any longer."""
         with self._lock:
             answers = list(self._answers)
+        self._watch.wake()
         for answer in answers:
             answer.wake()
 
@@ -287,6 +291,7 @@ class Http:
             manager = self._managers.get((proxy, folder))
             if manager is None:
                 manager = self._managers[proxy, folder] = self._connect(proxy, folder)
+                manager.pool_classes_by_scheme = self._pools
             return manager
 
     def _connect(self, proxy: str | None, folder: Path | None) -> urllib3.PoolManager:

@@ -360,12 +360,14 @@ def _when(toy: Toy, path: str, do: Callable[[registry.Handler], bool]) -> Callab
     return later
 
 
-@pytest.mark.parametrize("after", [0, 1000])
-def test_ctrl_c_ends_a_pull_that_waits(toy: Toy, spawn: Spawn, rows: Rows, opened: api.Store, after: int) -> None:
+@pytest.mark.parametrize("after", [None, 0, 1000])
+def test_ctrl_c_ends_a_pull_that_waits(
+    toy: Toy, spawn: Spawn, rows: Rows, opened: api.Store, after: int | None
+) -> None:
     toy.add("a", "1", big_image(), bytes)
     before = rows()
     big = sample.digest(big_image().layers[0])
-    toy.fail("GET", big, registry.stall(after), times=99)
+    toy.fail("GET", big, registry.silence if after is None else registry.stall(after), times=99)
     process = spawn("pull", f"{toy.host}/a:1")
     while not toy.count("GET", big):
         assert process.poll() is None
@@ -435,3 +437,33 @@ def test_denied_is_denied(toy: Toy, opened: api.Store, remote: Remote) -> None:
     toy.fail("GET", "/blobs/", registry.error(403, "DENIED", "not\x1b[2J for you\n"), times=9)
     with pytest.raises(Denied, match=r"not \[2J for you"):
         opened.pull(f"{toy.host}/a:1", remote=remote)
+
+
+# -- many at once, and killed
+
+
+def test_six_at_once(toy: Toy, spawn: Spawn, opened: api.Store) -> None:
+    toy.add("a", "1", sample.rich_image())
+    crowd = [spawn("pull", "-q", f"{toy.host}/a:1") for _ in range(6)]
+    ends = [(each.communicate(timeout=100), each.returncode) for each in crowd]
+    assert [code for _, code in ends] == [0] * 6, ends
+    holds(opened, toy, "a")
+    assert opened.check(read_data=True).findings == []
+
+
+def test_killed_it_changes_nothing_and_can_be_done_again(
+    toy: Toy, spawn: Spawn, rows: Rows, opened: api.Store, remote: Remote
+) -> None:
+    toy.add("a", "1", big_image(), bytes)
+    before = rows()
+    big = sample.digest(big_image().layers[0])
+    toy.fail("GET", big, registry.stall(2_000_000))
+    process = spawn("pull", f"{toy.host}/a:1")
+    while not toy.count("GET", big):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    assert rows() == before
+    opened.pull(f"{toy.host}/a:1", remote=remote)
+    holds(opened, toy, "a")

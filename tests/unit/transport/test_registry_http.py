@@ -117,6 +117,13 @@ def test_connections_are_used_again(toy: Toy) -> None:
     assert len(ports) == 1
 
 
+@pytest.mark.parametrize("text", [b"HTTP/1.1 100 Continue\r\n\r\n", b"H", b"X-More: 1\r\n"])
+def test_a_head_that_does_not_end(toy: Toy, text: bytes) -> None:
+    toy.fail("GET", "/v2/$", registry.slow_head(text), times=9)
+    with pytest.raises(RemoteFailure, match="cannot reach it"):
+        Http(Network(read_timeout=0.5, retries=1, backoff=0.01)).send("GET", f"{toy.url}/v2/")
+
+
 # -- redirects
 
 
