@@ -271,7 +271,11 @@ class Handler(BaseHTTPRequestHandler):
                 return
             for key in (ref, digest):
                 toy.manifests.setdefault(name, {})[key] = (self.headers["Content-Type"], body)
-            self.answer(201, b"", {"Docker-Content-Digest": digest, "Location": self.path})
+            subject = json.loads(body).get("subject", {}).get("digest", "")
+            heads = {"Docker-Content-Digest": digest, "Location": self.path}
+            if subject and toy.has_referrers:
+                heads["OCI-Subject"] = subject
+            self.answer(201, b"", heads)
             return
         found = toy.manifests.get(name, {}).get(ref)
         if found is None:

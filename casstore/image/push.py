@@ -15,7 +15,7 @@ from ..model import BlobInfo, Buffer, Progress
 from ..oci import manifest as oci_manifest
 from ..oci import media
 from ..oci import platform as oci_platform
-from ..oci.manifest import Index, Manifest
+from ..oci.manifest import Descriptor, Index, Manifest
 from ..oci.reference import Reference
 from ..store import names, protocol
 from ..store.catalog import Tx
@@ -200,10 +200,18 @@ class _Push:
         step.done()
 
     def _put(self, document: Manifest | Index, ref: str) -> None:
+        registry, path = self._registry, self._name.path
         try:
-            self._registry.put_manifest(self._name.path, ref, document.raw, document.media_type)
+            known = registry.put_manifest(path, ref, document.raw, document.media_type)
         except NotFound as error:
             raise CasstoreError(f"the registry does not take it: {error.message}", what=str(self._name)) from None
+        if document.subject is not None and not known:
+            artifact = document.artifact_type if isinstance(document, Manifest) else ""
+            kind = artifact or (document.config.media_type if isinstance(document, Manifest) else "")
+            referring = Descriptor(
+                document.media_type, document.digest, len(document.raw), None, document.annotations, kind
+            )
+            registry.refer(path, referring, document.subject.digest)
 
 
 def _short(info: BlobInfo) -> str:

@@ -15,10 +15,10 @@ import msgspec
 
 from ..digest import Digest
 from ..errors import BadInput, Denied, InvalidReference, LimitExceeded, NotFound, RemoteFailure
+from ..oci import build, media
 from ..oci import manifest as oci_manifest
-from ..oci import media
 from ..oci.document import MAX_DOCUMENT, decode
-from ..oci.manifest import Descriptor, Index
+from ..oci.manifest import Descriptor, Index, Manifest
 from .auth import Authorizer, repository_scope
 from .credentials import Credential
 from .http import MAX_ERROR, Answer, Body, Http, is_loopback, led_to, origin
@@ -223,8 +223,9 @@ class Registry:
         answer.close()
         return Head(_digest(answer), _media_type(answer), answer.size)
 
-    def put_manifest(self, path: str, ref: str, raw: bytes, media_type: str) -> Digest:
-        """Give a manifest to the registry, under a tag or its digest. RemoteFailure: it keeps other bytes."""
+    def put_manifest(self, path: str, ref: str, raw: bytes, media_type: str) -> bool:
+        """Give a manifest to the registry, under a tag or its digest; does it know now to what subject the manifest
+        refers (else `refer` is to say so)? RemoteFailure: it keeps other bytes."""
         what = f"{self.domain}/{path}{'@' if ':' in ref else ':'}{ref}"
         answer = self.send(
             "PUT", f"/v2/{path}/manifests/{ref}", self._scopes(path), headers={"Content-Type": media_type}, body=raw
@@ -236,7 +237,20 @@ class Registry:
         actual = Digest.of(raw, said.algorithm if said else "sha256")
         if said is not None and said != actual:
             raise RemoteFailure(f"the registry says that the manifest is {said}, but it is {actual}", what=what)
-        return actual
+        return bool(answer.header("OCI-Subject"))
+
+    def refer(self, path: str, referring: Descriptor, subject: Digest) -> None:
+        """List a manifest under the tag that stands in for the referrers API: where the registry has none."""
+        tag = fallback_tag(subject)
+        try:
+            found = oci_manifest.parse(self.manifest(path, tag).raw, f"{self.domain}/{path}:{tag}")
+        except NotFound:
+            found = None
+        if isinstance(found, Manifest):
+            raise BadInput("the tag that stands in for the referrers API is no index", what=f"{path}:{tag}")
+        listed = found.manifests if found else ()
+        if all(one.digest != referring.digest for one in listed):
+            self.put_manifest(path, tag, build.index([*listed, referring]), media.OCI_INDEX)
 
     # -- blobs
 

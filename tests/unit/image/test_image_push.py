@@ -98,6 +98,35 @@ def test_what_another_repository_has_is_mounted(
     assert {one.query.get("from") for one in toy.log if "mount" in one.query} == {"a"}
 
 
+@pytest.mark.parametrize("api", [True, False], ids=["by the API", "by a tag"])
+def test_what_refers_to_another_is_listed_there(toy: Toy, opened: api.Store, remote: Remote, api: bool) -> None:
+    toy.has_referrers = api
+    subject = toy.add("a", "1", sample.image())
+    size = len(toy.manifests["a"]["1"][1])
+    made = []
+    for number in range(2):
+        document = {
+            "mediaType": registry.MANIFEST,
+            "artifactType": f"application/x-{number}",
+            "config": toy.blob("a", b"{}", "application/vnd.oci.empty.v1+json"),
+            "layers": [toy.blob("a", b"signature %d" % number)],
+            "subject": {"mediaType": registry.MANIFEST, "digest": subject, "size": size},
+            "annotations": {"n": str(number)},
+        }
+        made.append(toy.put("a", f"s{number}", document))
+        opened.pull(f"{toy.host}/a:s{number}", remote=remote)
+        del toy.manifests["a"][f"s{number}"], toy.manifests["a"][made[-1]]
+        for _ in range(2):
+            opened.push(f"{toy.host}/a:s{number}", remote=remote)
+    if api:
+        assert not [ref for ref in toy.manifests["a"] if ref.startswith("sha256-")]
+        return
+    found = remote.referrers(f"{toy.host}/a:1")
+    assert [(str(one.digest), one.artifact_type, one.annotations) for one in found] == [
+        (digest, f"application/x-{number}", {"n": str(number)}) for number, digest in enumerate(made)
+    ]
+
+
 # -- trouble on the way
 
 
