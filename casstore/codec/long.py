@@ -20,7 +20,9 @@ LEVEL = 19
 MAX_WINDOW_LOG = 27
 _MIN_WINDOW_LOG = 20
 _JOB = 32 << 20
-"""Bytes from which on several threads share the work: each part of so many begins with the window before it."""
+"""Bytes of one thread's turn, where several share the work."""
+_OVERLAP = 6
+"""A turn looks back at an eighth of the window for short matches. Long ones are found in all of it."""
 _PIECE = 1 << 20
 
 
@@ -36,7 +38,11 @@ class Compressor:
             parameter.enable_long_distance_matching: 1,
         }
         if size > 2 * _JOB:
-            options |= {parameter.nb_workers: max(1, workers), parameter.job_size: _JOB}
+            options |= {
+                parameter.nb_workers: max(1, workers),
+                parameter.job_size: _JOB,
+                parameter.overlap_log: _OVERLAP,
+            }
         self._zstd = zstd.ZstdCompressor(options=options)
 
     def add(self, data: Buffer) -> bytes:

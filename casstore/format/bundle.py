@@ -21,7 +21,8 @@ from blake3 import blake3
 
 from ..digest import Digest
 from ..errors import BadInput, Damaged, LimitExceeded
-from ..model import U32, Buffer, Cutter
+from ..kernels import table
+from ..model import U32, Buffer, Cutter, Recipe
 from .encoding import CHUNK_DIGEST_NAMES, checksum, chunk_digest_number, decode_columns, deflated, encode_columns
 
 if sys.version_info >= (3, 14):
@@ -36,6 +37,10 @@ MAX_HEAD = 16 << 20
 """Most bytes of the head, uncompressed: some 100 000 blobs."""
 MAX_DOCUMENT = 4 << 20
 """Largest blob that is carried among the records."""
+FREE_ROWS = 1 << 22
+ROWS_PER_DIGEST = 8
+"""Rows and entries that all recipes of a bundle may have together: so many, and so many more for each chunk that one
+names. They are in memory together, and a record of a few bytes can claim millions."""
 
 # magic, version, chunk digest, 0, minimum, average, maximum, name of the cutter, 0; then 16 bytes of checksum
 _HEADER = struct.Struct("<8sHBBIII16sQ")
@@ -262,6 +267,33 @@ def _digest(raw: bytes, what: str) -> Digest:
     if len(raw) not in (32, 64):
         raise Damaged("what should be a digest is none", what=what)
     return Digest("sha512" if len(raw) == 64 else "sha256", raw)
+
+
+class Weight:
+    """What the recipes of one bundle come to."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._rows = 0
+        self._most = FREE_ROWS
+        self._seen = table.ChunkMap()
+        self.chunks = 0
+        """Bytes of all chunks that they name, each once."""
+        self.content = 0
+        """Bytes of what they make."""
+
+    def add(self, recipe: Recipe) -> None:
+        """One more. LimitExceeded: together they have more pieces than a bundle may have."""
+        digests = np.concatenate([recipe.literals.digests, recipe.payloads.digests]).reshape(-1, 32)
+        lengths = np.concatenate([recipe.literals.lengths, recipe.payloads.lengths])
+        own = table.ChunkMap()
+        own.claim(digests)
+        self._rows += len(recipe.weave) + len(digests)
+        self._most += ROWS_PER_DIGEST * len(own)
+        if self._rows > self._most:
+            raise LimitExceeded("too many pieces for one bundle", what=self._what, hint="make several")
+        self.chunks += int(lengths[self._seen.claim(digests)].sum(dtype=np.uint64))
+        self.content += recipe.content_size
 
 
 def encode_sources(sources: U32) -> bytes:

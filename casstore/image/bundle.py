@@ -230,6 +230,7 @@ class _Create:
         needed = {base.digest for base in self._bases}
         self._near = [selection.infos[one] for one in needed]
         """Bases that the images need themselves; the rest may be left out."""
+        self._weight = bundle_format.Weight("bundle")
         self._far = [info for digest, info in selection.infos.items() if digest in there and digest not in needed]
 
     def take_apart(self, ingest: Ingest) -> None:
@@ -311,7 +312,9 @@ class _Create:
     def _sent(self, info: BlobInfo, chunks: _Chunks) -> _Sent:
         if info.place.state == "packed":
             record = self._volume.packs.record(info.digest, info.place)
-            return _Sent(info, Kind.RECIPE, bytes(record), chunks.take(Reading(self._volume, info)))
+            reading = Reading(self._volume, info)
+            self._weight.add(reading.recipe)
+            return _Sent(info, Kind.RECIPE, bytes(record), chunks.take(reading))
         small = info.size <= bundle_format.MAX_DOCUMENT
         if small and (info.place.state == "inline" or info.digest in self._selection.documents):
             return _Sent(info, Kind.BYTES, read_document(self._volume, info))

@@ -164,6 +164,7 @@ class _Load:
         self._present = found | protocol.name_blobs(self._volume.catalog, self._lease.id, blobs)
 
     def _records(self) -> None:
+        weight = bundle_format.Weight(self._what)
         for one in self._head.blobs:
             came = self._came[one.digest] = _Came(one)
             if one.kind == Kind.WHOLE:
@@ -177,10 +178,10 @@ class _Load:
             recipe = recipe_format.decode(data, what)
             if recipe.encoding not in ("identity", "gzip") or recipe.size != one.size:
                 raise Damaged("the recipe is not that of the blob", what=what)
-            if self._limit.output is not None and recipe.content_size > self._limit.output:
-                raise LimitExceeded(f"the blob would be {recipe.content_size} bytes, over limit.output", what=what)
+            weight.add(recipe)
             came.recipe = recipe
         self._reader.done(Part.RECORDS)
+        self._bound(weight.content, weight.chunks + self._reader.offset)
 
     def _chunk_list(self) -> tuple[U8, U32, U32]:
         """Names and lengths of the chunks that the recipes name, in order of first use, and their sources."""
@@ -269,7 +270,7 @@ class _Load:
         limit = self._limit
         if limit.output is not None and produced > limit.output:
             raise LimitExceeded(f"the bundle becomes more than limit.output ({limit.output} bytes)", what=self._what)
-        if limit.ratio is not None and produced > max(limit.free, limit.ratio * (consumed + (1 << 20))):
+        if limit.ratio is not None and produced > max(limit.free, limit.ratio * consumed):
             raise LimitExceeded(f"the bundle expands by more than {limit.ratio:g}", what=self._what)
 
     def _base_chunks(self, digests: U8, sources: U32, wanted: table.ChunkMap) -> None:

@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sample
 
@@ -20,8 +22,10 @@ from casstore.errors import BadInput, Damaged, DigestMismatch, LimitExceeded, No
 from casstore.flow.ingest import Ingest
 from casstore.flow.source import BytesSource
 from casstore.format import bundle as bundle_format
-from casstore.format.bundle import BundleReader, BundleWriter, Part
+from casstore.format import recipe as recipe_format
+from casstore.format.bundle import BundleReader, BundleWriter, Kind, Part
 from casstore.format.encoding import zstd
+from casstore.model import Recipe
 from casstore.store import protocol
 from casstore.store.leases import Lease
 
@@ -450,6 +454,78 @@ def test_content_beyond_the_limit(opened: api.Store, other: api.Store, tmp_path:
     other.config.set("limit.output", "100KiB")
     with pytest.raises(LimitExceeded):
         other.load_bundle(tmp_path / "b")
+
+
+def with_recipes(data: bytes, change: Callable[[Recipe], Recipe], times: int = 1) -> bytes:
+    """A bundle whose recipes are others; with `times`, so many blobs of each recipe."""
+    reader = BundleReader(BytesSource(data))
+    head = bundle_format.decode_head(reader.whole(Part.HEAD, 1 << 24))
+    blobs, records = [], []
+    for one in head.blobs:
+        record = bytes(reader.read(Part.RECORDS, one.length))
+        if one.kind == Kind.RECIPE:
+            record = recipe_format.encode(change(recipe_format.decode(record)))
+            size = recipe_format.decode(record).size
+            for number in range(times):
+                digest = one.digest if not number else Digest.of(b"%d" % number)
+                blobs.append(one._replace(digest=digest, length=len(record), size=size))
+                records.append(record)
+        else:
+            blobs.append(one)
+            records.append(record)
+    new = {Part.HEAD: bundle_format.encode_head(replace(head, blobs=tuple(blobs))), Part.RECORDS: b"".join(records)}
+    return rewritten(data, lambda part, content: new.get(part, content))
+
+
+def repeated(recipe: Recipe) -> Recipe:
+    """Half a TiB of the last payload chunk."""
+    payloads = recipe.payloads
+    repeats = payloads.repeats.copy()
+    more = (1 << 39) // int(payloads.lengths[-1])
+    repeats[-1] += more
+    weave = np.concatenate([recipe.weave, np.array([[0, more * int(payloads.lengths[-1])]], np.uint64)])
+    return replace(
+        recipe,
+        size=int(weave.sum()),
+        weave=weave,
+        payloads=replace(payloads, repeats=repeats),
+    )
+
+
+def test_recipes_that_become_more_than_anything_may(thin: bytes, other: api.Store, tmp_path: Path) -> None:
+    before = whole(other)
+    with pytest.raises(LimitExceeded, match="expands by more than 2000"):
+        other.load_bundle(write(tmp_path / "bad", with_recipes(thin, repeated)))
+    assert whole(other) == before
+
+
+def test_many_recipes_that_claim_millions_of_rows(thin: bytes, other: api.Store, tmp_path: Path) -> None:
+    rows = np.zeros((1 << 20, 2), np.uint64)
+    bad = with_recipes(thin, lambda one: replace(one, weave=np.concatenate([one.weave, rows])), times=200)
+    assert len(bad) < 4 << 20
+    write(tmp_path / "bad", bad)
+    tracemalloc.start()
+    with pytest.raises(LimitExceeded, match="too many pieces"):
+        other.load_bundle(tmp_path / "bad")
+    assert tracemalloc.get_traced_memory()[1] < 400 << 20
+    tracemalloc.stop()
+
+
+def test_a_recipe_of_other_chunks_than_the_blob(thin: bytes, other: api.Store, tmp_path: Path) -> None:
+    before = whole(other)
+
+    def swapped(one: Recipe) -> Recipe:
+        """The content of the first two files, one in the place of the other."""
+        order = np.arange(len(one.payloads.lengths))
+        order[:2] = 1, 0
+        weave = one.weave.copy()
+        weave[:2, 1] = weave[1::-1, 1]
+        payloads = replace(one.payloads, digests=one.payloads.digests[order], lengths=one.payloads.lengths[order])
+        return replace(one, weave=weave, payloads=payloads)
+
+    with pytest.raises((Damaged, BadInput, NotFound)):
+        other.load_bundle(write(tmp_path / "bad", with_recipes(thin, swapped)))
+    assert whole(other) == before
 
 
 def test_inspecting_needs_no_store(thin: bytes, tmp_path: Path) -> None:
