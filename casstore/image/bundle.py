@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from ..flow.thin import batches, names_of
 from ..format import bundle as bundle_format
 from ..format.bundle import Base, BundleWriter, Carried, Head, Header, Kind, Name, Part
 from ..kernels import table
-from ..model import U32, BlobInfo, Progress
+from ..model import U8, U32, BlobInfo, Progress
 from ..oci import manifest as oci_manifest
 from ..oci import media, reference
 from ..oci.manifest import Index, Manifest
@@ -43,6 +44,8 @@ from .content import closure, protect, read_document
 from .output import opened
 from .resolve import Found
 
+_WORKERS = 8
+"""Blobs taken apart or cut up at once, at most: each needs some tens of MiB."""
 _REFERENCE = "vnd.docker.reference.digest"
 
 
@@ -235,28 +238,34 @@ class _Create:
 
     def take_apart(self, ingest: Ingest) -> None:
         """Recipes for what is loose here, in packs that nobody commits."""
-        tried: list[Digest] = []
-        for info in self._send:
-            if info.place.state != "loose" or not packable(info) or info.digest in self._selection.documents:
-                continue
-            self._lease.check()
-            source = StreamSource(Buffers(BlobReader(self._volume, info).read()), info.size)
-            what = f"pack {str(info.digest)[:19]}"
-            try:
-                if info.encoding == "identity":
-                    ingest.take(source, expect=info.digest, media_type=info.media_type, what=what)
-                else:
-                    ingest.take_apart(source, info.digest, media_type=info.media_type, what=what)
-            except NoTrace:
-                continue
-            tried.append(info.digest)
-        if not tried:
+        loose = [
+            info
+            for info in self._send
+            if info.place.state == "loose" and packable(info) and info.digest not in self._selection.documents
+        ]
+        if not loose:
             return
+        with ThreadPoolExecutor(_workers(len(loose)), thread_name_prefix="bundle") as pool:
+            done = pool.map(lambda info: self._take_apart(ingest, info), loose)
+            tried = [info.digest for info, taken in zip(loose, done, strict=True) if taken]
         made = {blob.digest: blob for blob in ingest.finish(tried).blobs}
         for at, info in enumerate(self._send):
             blob = made.get(info.digest)
             if blob is not None and blob.place.state == "packed" and not doubt(self._volume, blob, self._lease.check):
                 self._send[at] = info_of(blob)
+
+    def _take_apart(self, ingest: Ingest, info: BlobInfo) -> bool:
+        self._lease.check()
+        source = StreamSource(Buffers(BlobReader(self._volume, info).read()), info.size)
+        what = f"pack {str(info.digest)[:19]}"
+        try:
+            if info.encoding == "identity":
+                ingest.take(source, expect=info.digest, media_type=info.media_type, what=what)
+            else:
+                ingest.take_apart(source, info.digest, media_type=info.media_type, what=what)
+        except NoTrace:
+            return False
+        return True
 
     def write(self, out: str | Path | int, given: Sequence[Name], roots: Sequence[Digest]) -> BundleReport:
         """Write it."""
@@ -321,6 +330,10 @@ class _Create:
         return _Sent(info, Kind.WHOLE)
 
 
+def _workers(tasks: int) -> int:
+    return max(1, min(tasks, _WORKERS, len(os.sched_getaffinity(0))))
+
+
 def _carried(one: _Sent) -> Carried:
     info = one.info
     return Carried(
@@ -345,18 +358,24 @@ class _Chunks:
     ) -> None:
         self._bases = [info for info in bases if info.media_type not in media.MANIFESTS | media.INDEXES]
         self._base_of = table.ChunkMap()
-        for number, info in enumerate(self._bases):
-            if info.place.state == "inline":
-                continue
+        told = [number for number, info in enumerate(self._bases) if info.place.state != "inline"]
+
+        def names(number: int) -> U8 | None:
+            info = self._bases[number]
             lease.check()
-            step = Step(progress, f"base {str(info.digest)[:19]}", info.content_size or info.size)
+            step = Step(progress, f"base {str(info.digest)[:19]}", None)
             try:
-                found = names_of(volume, info, limit)
+                return names_of(volume, info, limit)
             except BadInput:
-                continue  # what is inside is not what its first bytes say
-            fresh = found[self._base_of.claim(found)]
-            self._base_of.set(fresh, np.full(len(fresh), number, np.uint64))
-            step.done()
+                return None  # what is inside is not what its first bytes say
+            finally:
+                step.done()
+
+        with ThreadPoolExecutor(_workers(len(told)), thread_name_prefix="bundle") as pool:
+            for number, found in zip(told, pool.map(names, told), strict=True):
+                if found is not None:
+                    fresh = found[self._base_of.claim(found)]
+                    self._base_of.set(fresh, np.full(len(fresh), number, np.uint64))
         self._seen = table.ChunkMap()
         self._sources: list[np.ndarray] = []
         self.count = 0
