@@ -316,6 +316,9 @@ class _Load:
             if came.document is not None:
                 came.children = self._children(came.document)
         self._refer()
+        for root in self._head.roots:
+            if root not in self._came and root not in self._present:
+                raise NotFound(f"image {root} is neither in the bundle nor in the store", what=self._what)
         for came in self._came.values():
             self._take(came)
 

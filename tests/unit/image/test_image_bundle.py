@@ -423,9 +423,10 @@ def with_head(data: bytes, **changes: Any) -> bytes:
         {"names": lambda names: tuple(one._replace(tag="a b") for one in names)},
         {"names": lambda names: tuple(one._replace(repository="docker.io/library/../x") for one in names)},
         {"names": lambda names: tuple(one._replace(target=Digest.of(b"nowhere")) for one in names)},
+        {"roots": lambda roots: (*roots, Digest.of(b"nowhere"))},
         {"roots": lambda roots: (), "referrers": lambda _: ((Digest.of(b"a"), Digest.of(b"b")),)},
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_heads_that_lie(thin: bytes, other: api.Store, tmp_path: Path, changes: dict[str, Any]) -> None:
     before = whole(other)
