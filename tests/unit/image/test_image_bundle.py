@@ -175,6 +175,21 @@ def test_a_list_of_what_the_other_side_has(opened: api.Store, other: api.Store, 
     same(opened, other, tmp_path, "app:1")
 
 
+@pytest.mark.parametrize(("digest", "size"), [("blake3", 16 << 10), ("sha256", 4 << 10), ("sha256", 256 << 10)])
+def test_stores_that_are_made_otherwise_but_alike(tmp_path: Path, digest: str, size: int) -> None:
+    for name in ("one", "two"):
+        api.init(tmp_path / name, chunk_digest=digest, chunk_size=size)
+    with api.open(tmp_path / "one") as one, api.open(tmp_path / "two") as two:
+        load(one, sample.docker_archive(*versions(2)), tmp_path)
+        load(two, sample.oci_archive(versions(1)[0]), tmp_path)
+        with pytest.raises(NotFound, match="base blob"):  # the same layer, but compressed: another blob
+            one.bundle(["app:1"], tmp_path / "b", have=["app:0"])
+            two.load_bundle(tmp_path / "b")
+        load(two, sample.docker_archive(versions(1)[0]), tmp_path)
+        two.load_bundle(tmp_path / "b")
+        same(one, two, tmp_path, "app:1")
+
+
 def test_pipes_from_end_to_end(opened: api.Store, other: api.Store, tmp_path: Path) -> None:
     load(opened, sample.docker_archive(*versions(2)), tmp_path)
     out, into = os.pipe()
