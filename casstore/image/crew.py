@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from ..errors import Interrupted
-from ..flow.source import Source
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_AGAIN = 0.05  # seconds
 
 
 class Ended(Interrupted):
@@ -19,7 +21,7 @@ class Ended(Interrupted):
 
 
 class Crew:
-    """So many workers. What they read for long goes through `watched`, so that they end soon; `wake` is called for
+    """So many workers. Those that work for long call `check` now and then, so that they end soon; `wake` is called for
     those that wait for something."""
 
     def __init__(self, workers: int, wake: Callable[[], None] = lambda: None) -> None:
@@ -32,46 +34,41 @@ class Crew:
         if self._ended.is_set():
             raise Ended("given up")
 
-    def watched(self, source: Source) -> Source:
-        """The same bytes, until one has failed."""
-        return _Watched(source, self)
-
     def each(self, do: Callable[[T], R], items: Sequence[T]) -> list[R]:
         """`do` for each item; the results in their order. The first failure is raised when all have ended."""
         if not items:
             return []
-        failures: list[
-            BaseException
-        ] = []  # in the order in which they happened: what follows the first may be its work
+        # In the order in which they happened: what follows the first may be its work.
+        failures: list[BaseException] = []
+        working: set[object] = set()
 
         def attempt(item: T) -> R:
+            mark = object()
+            working.add(mark)
             try:
+                self.check()
                 return do(item)
             except BaseException as error:
                 failures.append(error)
                 raise
+            finally:
+                working.discard(mark)
 
+        begun: list[Future[R]] = []
         with ThreadPoolExecutor(max(1, min(len(items), self._workers)), thread_name_prefix="crew") as pool:
-            begun = [pool.submit(attempt, item) for item in items]
             try:
+                for item in items:  # a signal may come here already
+                    begun.append(pool.submit(attempt, item))
                 wait(begun, return_when=FIRST_EXCEPTION)
             finally:
-                if failures or not all(one.done() for one in begun):
+                if failures or len(begun) < len(items) or not all(one.done() for one in begun):
                     self._ended.set()
                     for one in begun:
                         one.cancel()
                     self._wake()
+                    while working:  # somebody may begin to wait only now
+                        time.sleep(_AGAIN)
+                        self._wake()
         if failures:
             raise failures[0]
         return [one.result() for one in begun]
-
-
-class _Watched:
-    def __init__(self, source: Source, crew: Crew) -> None:
-        self._source = source
-        self._crew = crew
-        self.size = source.size
-
-    def readinto(self, view: memoryview) -> int:
-        self._crew.check()
-        return self._source.readinto(view)

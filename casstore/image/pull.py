@@ -305,13 +305,13 @@ class _Pull:
         """A layer that the store lacks, through the verifier."""
         self._lease.check()
         short = descriptor.digest.hex[:12]
-        with BlobDownload(self._registry, self._name.path, descriptor.digest, descriptor.size) as source:
-            watched = self._crew.watched(source)
+        path, digest, size = self._name.path, descriptor.digest, descriptor.size
+        with BlobDownload(self._registry, path, digest, size, check=self._crew.check) as source:
             try:
-                taken = self._ingest.take(watched, expect=descriptor.digest, inside=diff_id is not None, what=short)
+                taken = self._ingest.take(source, expect=digest, inside=diff_id is not None, what=short)
             except DigestMismatch as error:
                 raise DigestMismatch(
-                    f"filesystem layer verification failed for digest {descriptor.digest}: {error.message}"
+                    f"filesystem layer verification failed for digest {digest}: {error.message}"
                 ) from None
         self._say(short, "Pull complete")
         return taken

@@ -176,7 +176,14 @@ class _Push:
         if self._registry.has_blob(path, info.digest):
             self._say(_short(info), "Layer already exists")
             return 0
-        upload = BlobUpload(self._registry, path, info.digest, info.size, lambda start: self._read(info, start))
+        upload = BlobUpload(
+            self._registry,
+            path,
+            info.digest,
+            info.size,
+            lambda start: self._read(info, start),
+            check=self._crew.check,
+        )
         with self._volume.catalog.read() as tx:
             sources = mounts(tx, info.digest, self._name)
         for source in sources[:MAX_MOUNTS]:

@@ -85,6 +85,13 @@ class Removal:
             return
         self._delete(found.image, {name.target})
 
+    def by_name(self, name: TagRow) -> None:
+        """The name of something that is no image; it goes with its last name."""
+        self._take(name)
+        if not is_kept(self._tx, name.target, but_tags=self._tags.keys(), but_pins=[(name.target, UNTAGGED)]):
+            self._pins.update((pin, None) for pin in names.pins(self._tx, name.target) if pin[1] == UNTAGGED)
+            self.steps.append(Step("Deleted", str(name.target)))
+
     def by_id(self, image: ImageRow, *, force: bool = False) -> None:
         """An image with all its names. Conflict where it has children, or several names and no `force`."""
         short = image.config.hex[:12]

@@ -150,6 +150,18 @@ def resolve(tx: Tx, text: str) -> Found:
     raise no_such_image(text)
 
 
+def artifact(tx: Tx, text: str) -> TagRow | None:
+    """The name of something that is here and no image (a signature, a chart), if `text` is one."""
+    try:
+        name = reference.parse(text).or_latest()
+    except InvalidReference:
+        return None
+    target = None if name.digest else names.find_tag(tx, name.repository, name.tag)
+    if target is None or image_of(tx, target) is not None or names.children(tx, target) == []:
+        return None
+    return TagRow(name.repository, name.tag, target, 0.0)
+
+
 def references(tx: Tx, image_id: Digest) -> list[TagRow]:
     """All tags that lead to any manifest of an image, directly or by way of an index whose image for this machine it
     is."""

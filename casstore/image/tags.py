@@ -10,15 +10,16 @@ from ..store import protocol
 from ..store.catalog import Catalog, Tx
 from ..store.volume import Volume
 from .removal import Removal, Step, carry_out
-from .resolve import UNTAGGED, resolve
+from .resolve import UNTAGGED, artifact, resolve
 
 
 def tag(catalog: Catalog, source: str, target: str) -> None:
     """Give the image `source` the name `target`; the name's former image stays, without a name if it was its last."""
     name = reference.parse_target(target)
     with catalog.read() as tx:
-        found = resolve(tx, source)
-    protocol.tag(catalog, name.repository, name.tag, found.target, keep=UNTAGGED)
+        other = artifact(tx, source)
+        digest = other.target if other else resolve(tx, source).target
+    protocol.tag(catalog, name.repository, name.tag, digest, keep=UNTAGGED)
 
 
 def remove(volume: Volume, given: Iterable[str], *, force: bool = False, prune: bool = True) -> Iterator[Step]:
@@ -32,8 +33,12 @@ def remove(volume: Volume, given: Iterable[str], *, force: bool = False, prune: 
 
 def _remove(volume: Volume, name: str, force: bool, prune: bool) -> list[Step]:
     def plan(tx: Tx) -> Removal:
-        found = resolve(tx, name)
         removal = Removal(volume, tx, prune=prune)
+        other = artifact(tx, name)
+        if other is not None:
+            removal.by_name(other)
+            return removal
+        found = resolve(tx, name)
         if found.tag is not None:
             removal.by_tag(found, found.tag)
         else:

@@ -30,9 +30,19 @@ _UPLOADED = re.compile(r"(?:bytes=)?0-(\d{1,19})")
 class BlobDownload:
     """A blob's bytes from `start` on, as something to read (flow's Source): exactly `size` bytes less `start`, or an
     error. What they hash to is the reader's business. Whoever has the first bytes already (a transfer that an earlier
-    process began) hashes those and gives their number as `start`."""
+    process began) hashes those and gives their number as `start`. `check` is called now and then, and may raise."""
 
-    def __init__(self, registry: Registry, path: str, digest: Digest, size: int, start: int = 0) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        path: str,
+        digest: Digest,
+        size: int,
+        start: int = 0,
+        *,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._check = check
         self._registry = registry
         self._path = path
         self._digest = digest
@@ -62,6 +72,7 @@ class BlobDownload:
         """What has come, at least one byte; 0 at the end. RemoteFailure, BadInput, NotFound."""
         want = min(len(view), self._whole - self._at)
         while want:
+            self._check()
             try:
                 if self._answer is None:
                     self._answer = self._open()
@@ -120,11 +131,20 @@ class BlobDownload:
 
 
 class BlobUpload:
-    """One blob on its way into a repository. `read(start)` makes its bytes from there on; it may be called again."""
+    """One blob on its way into a repository. `read(start)` makes its bytes from there on; it may be called again.
+    `check` is called now and then, and may raise."""
 
     def __init__(
-        self, registry: Registry, path: str, digest: Digest, size: int, read: Callable[[int], Iterable[Buffer]]
+        self,
+        registry: Registry,
+        path: str,
+        digest: Digest,
+        size: int,
+        read: Callable[[int], Iterable[Buffer]],
+        *,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
+        self._check = check
         self._registry = registry
         self._path = path
         self._digest = digest
@@ -152,6 +172,7 @@ class BlobUpload:
         """Upload it. RemoteFailure, Denied."""
         failures, good, resumed = 0, -1, False
         while True:
+            self._check()
             try:
                 if not self._location:
                     self._begin()

@@ -141,6 +141,13 @@ def test_an_artifact(toy: Toy, opened: api.Store, remote: Remote) -> None:
     report = opened.pull(f"{toy.host}/a:1", remote=remote)
     assert (str(report.digest), report.image) == (digest, None)
     holds(opened, toy, "a")
+    assert not opened.pull(f"{toy.host}/a:1", remote=remote).fresh
+    # It has names as an image has.
+    opened.tag(f"{toy.host}/a:1", "thing:2")
+    assert [*opened.remove([f"{toy.host}/a:1"])] == [("Untagged", f"{toy.host}/a:1")]
+    assert opened.images(all=True) == []
+    assert [*opened.remove(["thing:2"])] == [("Untagged", "thing:2"), ("Deleted", digest)]
+    assert [one.verb for one in opened.remove(["thing:2"])] == ["Error"]
 
 
 # -- trouble on the way
