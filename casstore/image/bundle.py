@@ -90,7 +90,7 @@ def create(
         with volume.catalog.read() as tx:
             for one in others:
                 there |= closure(tx, one.target).keys()
-        infos |= protocol.read_open(volume.catalog, lease.id, there - infos.keys()).blobs
+        infos |= protocol.read_open(volume.catalog, lease.id, sorted(there - infos.keys())).blobs
         selection = _Selection(volume, lease, infos, all_platforms)
         for one in wanted:
             selection.take(one)
@@ -231,7 +231,7 @@ class _Create:
             else:
                 self._send.append(info)
         needed = {base.digest for base in self._bases}
-        self._near = [selection.infos[one] for one in needed]
+        self._near = [selection.infos[base.digest] for base in self._bases]
         """Bases that the images need themselves; the rest may be left out."""
         self._weight = bundle_format.Weight("bundle")
         self._far = [info for digest, info in selection.infos.items() if digest in there and digest not in needed]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,22 @@ def test_through_a_pipe(here: Cas, there: Path, spawn: Spawn) -> None:
     assert make.returncode == 0 and told.startswith("sha256:")
     assert (done.returncode, done.stdout) == (0, b"Loaded image: app:1\n")
     assert here("save", "app:1").raw == here("save", "--store", there, "app:1").raw
+
+
+def test_the_same_bytes_every_time(here: Cas, store_path: Path) -> None:
+    made = []
+    for seed in ("1", "2"):  # of Python's hashes: the order of a set is another
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        command = ["bundle", "create", "-", "app:1", "--have", "app:0"]
+        done = subprocess.run(
+            [sys.executable, "-m", "casstore", "--store", str(store_path), *command],
+            capture_output=True,
+            env=environment,
+            timeout=60,
+            check=True,
+        )
+        made.append(done.stdout)
+    assert made[0] == made[1]
 
 
 def test_no_tags(here: Cas, tmp_path: Path) -> None:
