@@ -53,6 +53,8 @@ typedef struct {
     int (*seek)(void *engine, const engine_view *view, uint64_t position, const uint32_t state[ENGINE_STATE]);
     void (*save)(const void *engine, uint32_t state[ENGINE_STATE]);
     uint64_t (*position)(const void *engine);
+    /* Blocks without tokens that are still to come at its position, of those that `block` told of. NULL: never any. */
+    unsigned (*follows)(const void *engine);
 
     /* Predict and commit tokens, up to `max`, into `tokens`; *made is how many. With `actual`, an array of `max` of what
      * the stream really has (DEFLATE_LONG included): stop before the first that differs; its prediction is then in

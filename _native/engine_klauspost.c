@@ -271,6 +271,8 @@ static void kp_save(const void *engine, uint32_t state[ENGINE_STATE]) {
     if (e->position % e->unit) state[1] = e->cuts, state[2] = e->joins;
 }
 
+static unsigned kp_follows(const void *engine) { return ((const kp_engine *)engine)->follows; }
+
 static int kp_seek(void *engine, const engine_view *view, uint64_t position, const uint32_t state[ENGINE_STATE]) {
     kp_engine *e = engine;
     uint64_t base = position - position % e->unit;
@@ -308,9 +310,9 @@ static int kp_seek(void *engine, const engine_view *view, uint64_t position, con
         static const kp_rules rules = {__VA_ARGS__};                                                                   \
         return kp_open(&rules, level);                                                                                 \
     }                                                                                                                  \
-    const engine_kind variable = {"klauspost", number,   UNIT + DICTIONARY, KP_SEGMENT, UNIT,    open_##variable,      \
-                                  kp_close,    kp_seek,  kp_save,           kp_position, kp_run, kp_commit,            \
-                                  kp_cut,      kp_block}
+    const engine_kind variable = {"klauspost",     number,   UNIT + DICTIONARY, KP_SEGMENT, UNIT,                       \
+                                  open_##variable, kp_close, kp_seek,           kp_save,    kp_position,                \
+                                  kp_follows,      kp_run,   kp_commit,         kp_cut,     kp_block}
 
 KIND(engine_klauspost, 1, .skip = 2);
 KIND(engine_klauspost_1_18, 2, .skip = 2, .trimmed = 1);
