@@ -403,11 +403,14 @@ class Blobs:
         with self._store._naming():
             return put(self._store.volume, source, **self._store._writing(pack))
 
-    def cat(self, digest: Digest, start: int = 0, end: int | None = None) -> Iterator[memoryview]:
-        """A blob's bytes [start, end), verified."""
+    def cat(
+        self, digest: Digest, start: int = 0, end: int | None = None, *, content: bool = False
+    ) -> Iterator[memoryview]:
+        """A blob's bytes [start, end), verified; with `content` those of what is inside it, uncompressed."""
         from .image.blobs import cat
 
-        return cat(self._store.volume, digest, start, end)
+        limit = {"limit": self._store._limit()} if content else {}
+        return cat(self._store.volume, digest, start, end, content=content, **limit)
 
     def ls(self) -> Iterator[BlobSummary]:
         """All blobs, by digest."""

@@ -60,16 +60,27 @@ def put(
             ingest.close()
 
 
-def cat(volume: Volume, digest: Digest, start: int = 0, end: int | None = None) -> Iterator[memoryview]:
-    """A blob's bytes [start, end), checked."""
+def cat(
+    volume: Volume,
+    digest: Digest,
+    start: int = 0,
+    end: int | None = None,
+    *,
+    content: bool = False,
+    limit: compression.Limit = compression.LIMIT,
+) -> Iterator[memoryview]:
+    """A blob's bytes [start, end), checked; with `content` those of what is inside it, uncompressed (BlobReader)."""
     with Lease(volume.catalog, volume.objects, "blob cat", reading=True) as lease:
         opened = protocol.read_open(volume.catalog, lease.id, [digest])
         info = opened.blobs.get(digest)
         if info is None:
             raise no_such_blob(digest)
-        if start > info.size or (end is not None and end < start):
-            raise BadInput(f"range is outside of the blob's {info.size} bytes", what=str(digest))
-        yield from BlobReader(volume, info).read(start, end)
+        size = info.content_size if content else info.size
+        if (size is not None and start > size) or (end is not None and end < start):
+            whose = "content's" if content else "blob's"
+            raise BadInput(f"range is outside of the {whose} {size} bytes", what=str(digest))
+        reader = BlobReader(volume, info, cached=True)
+        yield from reader.content(limit, start, end) if content else reader.read(start, end)
 
 
 def no_such_blob(digest: Digest) -> NotFound:
