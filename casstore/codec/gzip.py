@@ -14,6 +14,7 @@ predicts what the encoder did; what it does not predict is kept as exceptions. S
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
@@ -42,7 +43,11 @@ _SOME = 2 << 10
 """Bytes of exceptions within which the right engine is looked for first: it has hardly any."""
 _TRIALS = 8
 """How often engines are looked for anew, before the stream is given up."""
+_MEMBERS = 1 << 18
+"""Members of one blob, at most."""
 _MAGIC = b"\x1f\x8b\x08"
+_NOT_IT = (deflate.TooMuch, deflate.Lost, deflate.ViewTooSmall)
+"""What an engine may say of a stretch that another encoder made."""
 
 
 class NoTrace(ValueError):
@@ -82,25 +87,31 @@ class _Input:
 
     def __init__(self, source: Readable) -> None:
         self._source = source
-        self.data = memoryview(b"")
-        self._recent = b""
+        self._piece = memoryview(b"")
+        self._at = 0
+        self.data = self._piece
+        self._before = b""  # the last bytes that were taken of the piece before
         self.last = False
 
     def more(self) -> None:
         """Another piece, where there is one."""
         piece = self._source.read(1 << 20)
-        self.data = memoryview(bytes(self.data) + bytes(piece)) if self.data else memoryview(bytes(piece))
+        self._before = (self._before + bytes(self._piece[max(0, self._at - 8) : self._at]))[-8:]
+        self._piece = self.data = memoryview(bytes(self.data) + bytes(piece) if self.data else bytes(piece))
+        self._at = 0
         self.last = not len(piece)
 
     def use(self, count: int) -> None:
         """So many bytes of `data` are taken."""
-        self._recent = (self._recent + bytes(self.data[max(0, count - 8) : count]))[-8:]
-        self.data = self.data[count:]
+        self._at += count
+        self.data = self._piece[self._at :]
 
     def back(self, count: int) -> None:
         """The last few of them were not wanted."""
-        if count:
-            self.data = memoryview(self._recent[-count:] + bytes(self.data))
+        if count > self._at:
+            self._piece = memoryview(self._before[self._at - count :] + bytes(self._piece))
+            self._at = count
+        self.use(-count)
 
     def want(self, count: int) -> bool:
         """Have so many bytes in `data`; False: there are not so many left."""
@@ -114,8 +125,10 @@ class _Body:
 
     def __init__(self, before: _Body | None) -> None:
         self.stretch = deflate.Stretch(_TOKENS)
-        kept = b"" if before is None else bytes(before.buffer[: before.end][-deflate.HISTORY :])
-        self.buffer: bytearray = bytearray(len(kept) + _BODY + deflate.LOOKAHEAD)
+        kept = memoryview(b"" if before is None else before.buffer)[: 0 if before is None else before.end]
+        kept = kept[-deflate.HISTORY :] if deflate.HISTORY else kept[:0]
+        # Pages that nothing comes to take no memory, and no time: members may be small, and many.
+        self.buffer: mmap.mmap = mmap.mmap(-1, len(kept) + _BODY + deflate.LOOKAHEAD)
         self.buffer[: len(kept)] = kept
         self.at: int = len(kept)
         self.end: int = len(kept)
@@ -173,6 +186,8 @@ class Analysis:
         try:
             with ThreadPoolExecutor(1, thread_name_prefix="gzip") as pool:
                 while self._input.want(2) and (not members or bytes(self._input.data[:2]) == _MAGIC[:2]):
+                    if len(members) == _MEMBERS:
+                        raise NoTrace("more members than are taken apart")
                     members.append((yield from self._member(pool)))
             if not members:
                 raise NoTrace("not gzip")
@@ -213,7 +228,7 @@ class Analysis:
     def _member(self, pool: ThreadPoolExecutor) -> Generator[memoryview, None, Member]:
         header = self._header()
         parser = deflate.Parser()
-        held = _Held(self._engines, candidates(header), self._account)
+        held = _Held(self._engines, header, self._account)
         jobs: list[Future[Segment]] = []
         before: _Body | None = None
         told, raw = "", _Raw()
@@ -251,7 +266,7 @@ class Analysis:
                 break
             taken.more()
         if told == "room":
-            raise NoTrace("a block larger than is kept in memory")
+            raise NoTrace("a block larger, or more small ones, than are kept in memory")
         return str(told)
 
 
@@ -281,12 +296,16 @@ class _Account:
 class _Held:
     """Holds the stretches of one member against engines, one after the other."""
 
-    def __init__(self, engines: list[Choice], candidates: list[Choice], account: _Account) -> None:
-        # What did for the member before does for this one, nearly always.
+    def __init__(self, engines: list[Choice], header: bytes, account: _Account) -> None:
         self._engines = engines
-        self._candidates = [*engines[-1:], *(one for one in candidates if one not in engines[-1:])]
+        self._header = header
         self._account = account
         self._now: tuple[Choice, deflate.Engine] | None = None
+
+    def _candidates(self) -> Iterator[Choice]:
+        # What did for the member before does for this one, nearly always.
+        yield from self._engines[-1:]
+        yield from (one for one in candidates(self._header) if one not in self._engines[-1:])
 
     def against(self, body: _Body, after: _Body | None, ended: bool) -> Segment:
         """The segment of a stretch. `after`: the one that follows, whose content may be wanted ahead; `ended`: that is
@@ -308,18 +327,18 @@ class _Held:
             try:
                 found = engine.make(stretch, view, begin, last, limit)
                 return self._segment(body, choice, state, found, not _begins(choice, view, begin, last, body, state))
-            except (deflate.TooMuch, deflate.Lost):
+            except _NOT_IT:
                 self._now = None
         if body.start:
             self._account.trial()
         for most in (_SOME, limit):
             best: tuple[bytes, Choice, deflate.Engine] | None = None
-            for choice in self._candidates:
+            for choice in self._candidates():
                 try:
                     engine = deflate.Engine(*choice)
                     engine.seek(view, begin, last, body.start)
                     found = engine.make(stretch, view, begin, last, most)
-                except (LookupError, deflate.TooMuch, deflate.Lost):
+                except (LookupError, *_NOT_IT):
                     continue
                 if best is None or len(found) < len(best[0]):
                     best = found, choice, engine
