@@ -20,8 +20,18 @@ _HEADER = struct.Struct("<5sBBIIQQI")
 _ENGINE = struct.Struct("<HBb")
 _LEVEL = 19
 _STATE = 4
-MAX_SEGMENTS = 1 << 22
-"""Of one blob: 16 TiB of content in stretches as they are made."""
+MAX_SEGMENTS = 1 << 18
+"""Of one blob: 1 TiB of content in stretches as they are made. As many members."""
+MAX_CONTENT = 16 << 20
+"""Bytes of content of one segment."""
+PER_SEGMENT = 1 << 14
+"""Bytes of content for each segment, at least, but for two of each member: what it costs to begin one is paid for."""
+MAX_BLOCKS = 1 << 15
+"""Blocks of one segment."""
+BITS_PER_BYTE = 16
+"""At most, of a stream for a byte of content: a match of three takes 15 + 15 + 13 bits and fewer than 48."""
+BITS_PER_BLOCK = 5120
+"""At most, of a block for its head and end: 3 + 14 + 19 * 3 + 316 * 14 + 15 bits and fewer than 4700."""
 MAX_TEXTS = 96 << 20
 """Bytes of exceptions, headers and trailers."""
 MAX_NAME = 32
@@ -135,7 +145,11 @@ def _check(columns: list[U64], engines: int, count: int, length: int, what: str)
         and _below(engine, engines)
         and _below(goes_on, 2)
         and all(_below(one, 1 << 32) for one in (tokens, checks, *states))
-        and all(0 <= _sum(one) < 1 << 62 for one in (content, bits, blocks))
+        and _below(content, MAX_CONTENT + 1)
+        and count <= 2 * len(numbers) + _sum(content) // PER_SEGMENT
+        and _below(blocks, MAX_BLOCKS + 1)
+        and bool(np.all(tokens <= content))
+        and bool(np.all(bits <= BITS_PER_BYTE * content + BITS_PER_BLOCK * blocks))
     )
     if not fine:
         raise Damaged("trace contradicts itself", what=what)
