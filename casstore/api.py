@@ -398,7 +398,7 @@ class Blobs:
 
     def put(self, source: str | Path | int, *, pack: str | None = None) -> Digest:
         """Store a file or an open descriptor as one blob, pinned until `rm`."""
-        from .image.blobs import put
+        from .image.blob_put import put
 
         with self._store._naming():
             return put(self._store.volume, source, **self._store._writing(pack))

@@ -1,21 +1,18 @@
-"""The plumbing below images: single blobs put, read, listed, pinned."""
+"""The plumbing below images: single blobs read, listed, pinned. (They are put in blob_put: reading one must not wait
+for what packs.)"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ..codec import compression
-from ..codec.gzip import LIMIT
 from ..digest import Digest
 from ..errors import BadInput, NotFound
 from ..flow.encoded import encoder_of
-from ..flow.ingest import Ingest
 from ..flow.restore import BlobReader
-from ..flow.source import StreamSource, open_input
-from ..model import BlobInfo, Progress
+from ..model import BlobInfo
 from ..store import names, protocol, query
 from ..store.leases import Lease
 from ..store.names import PIN
@@ -32,32 +29,6 @@ class BlobSummary:
     state: str
     encoding: str
     stored_size: int
-
-
-def put(
-    volume: Volume,
-    where: str | Path | int,
-    *,
-    pack: str = "plain",
-    codec: str = "zstd:3",
-    limit: compression.Limit = compression.LIMIT,
-    trace_limit: float = LIMIT,
-    progress: Progress | None = None,
-) -> Digest:
-    """Store a file or stream as one blob, pinned until `rm`."""
-    with open_input(where) as raw, Lease(volume.catalog, volume.objects, "blob put") as lease:
-        ingest = Ingest(
-            volume, lease.id, pack=pack, codec=codec, limit=limit, trace_limit=trace_limit, progress=progress
-        )
-        try:
-            taken = ingest.take(StreamSource(raw), what="blob")
-            written = ingest.finish()
-            protocol.commit(
-                volume.catalog, lease.id, written.blobs, objects=written.objects, pins=[(taken.digest, PIN)]
-            )
-            return taken.digest
-        finally:
-            ingest.close()
 
 
 def cat(
