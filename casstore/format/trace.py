@@ -1,6 +1,6 @@
 """A gzip trace as bytes: what a recipe keeps beside the content. FORMATS.md says what each byte means.
 
-Numbers are columns; exceptions, headers and trailers, of which one is like the next, are compressed together.
+Numbers are columns; exceptions, headers and trailers, of which one is like the next, and the tail are compressed together.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BITS_PER_BYTE = 16
 BITS_PER_BLOCK = 5120
 """At most, of a block for its head and end: 3 + 14 + 19 * 3 + 316 * 14 + 15 bits and fewer than 4700."""
 MAX_TEXTS = 96 << 20
-"""Bytes of exceptions, headers and trailers."""
+"""Bytes of exceptions, headers, trailers and the tail."""
 MAX_NAME = 32
 TRAILER = 8
 """Bytes of a member's trailer."""
@@ -49,6 +49,7 @@ def encode(trace: Trace) -> bytes:
             *(member.header for member in trace.members),
             *(member.trailer for member in trace.members),
             *(one.exceptions for one in segments),
+            trace.tail,
         ]
     )
     if len(texts) > MAX_TEXTS:
@@ -82,7 +83,7 @@ def encode(trace: Trace) -> bytes:
         len(stored),
         len(trace.tail),
     )
-    return b"".join((header, names, columns, stored, trace.tail))
+    return b"".join((header, names, columns, stored))
 
 
 def _column(values: list[int]) -> U64:
@@ -112,12 +113,12 @@ def decode(data: Buffer, what: str = "trace") -> Trace:
         at += _ENGINE.size + name_length
     counts = [members] * 3 + [count] * (8 + _STATE)
     columns, at = decode_columns(view, at, counts, what, 8 * sum(counts))
-    if at + stored + tail != len(view):
+    if at + stored != len(view) or tail > length:
         raise Damaged("trace contradicts itself", what=what)
     texts = inflated(view[at : at + stored], length, what) if stored else b""
     if len(texts) != length:
         raise Damaged("trace contradicts itself", what=what)
-    _check(columns, len(choices), count, length, what)
+    _check(columns, len(choices), count, length - tail, what)
     numbers, paddings, headers, *rows = (column.tolist() for column in columns)
     heads = _cut(texts, 0, headers)
     ends = _cut(texts, sum(headers), [TRAILER] * members)
@@ -133,7 +134,7 @@ def decode(data: Buffer, what: str = "trace") -> Trace:
     for number, padding, head, end in zip(numbers, paddings, heads, ends, strict=True):
         found.append(Member(head, tuple(segments[begin : begin + number]), padding, end))
         begin += number
-    return Trace(tuple(choices), tuple(found), bytes(view[at + stored :]))
+    return Trace(tuple(choices), tuple(found), bytes(texts[length - tail :]))
 
 
 def _check(columns: list[U64], engines: int, count: int, length: int, what: str) -> None:
