@@ -41,7 +41,7 @@ typedef struct {
     unsigned version;    /* of the rules: another one whenever a byte may differ */
     uint32_t history;    /* bytes before a position that it may look at */
     uint32_t lookahead;  /* bytes after one that it wants to see, where there are so many */
-    uint32_t max_tokens; /* of a block of its own; a run makes no more */
+    uint32_t max_tokens; /* of a block of its own, but for those that go on without end (Go from 1.27 on, klauspost) */
 
     /* NULL: no memory, or no such level (levels are the encoder's own numbers). */
     void *(*open)(int level);
