@@ -69,14 +69,15 @@ def candidates(header: bytes) -> list[Choice]:
     # pgzip's level tells its unit too: 5 is 1 MiB, 25 (as umoci has it) 256 KiB.
     families["klauspost"] = [Choice("klauspost", version, level) for version in (1, 2, 3, 4, 5) for level in (5, 25)]
     families["busybox"] = [Choice("busybox", 1, level) for level in (6, 26, 16)]
+    families["go 2"] = [Choice("go", 2, level) for level in levels if level <= 6]
     if system == 255 and mtime == b"\0\x09\x6e\x88":
         order = ["klauspost", "go", "zlib"]
     elif system == 255 and not any(mtime):
-        order = ["go", "klauspost", "zlib"]
+        order = ["go", "go 2", "klauspost", "zlib"]
     elif system == 3 and (header[3] & 8 or any(mtime)):
-        order = ["gzip", "pigz", "busybox", "zlib", "go"]
+        order = ["gzip", "pigz", "busybox", "zlib", "go", "go 2"]
     else:
-        order = ["zlib", "busybox", "gzip", "pigz", "go"]
+        order = ["zlib", "busybox", "gzip", "pigz", "go", "go 2"]
     found = [choice for name in order for choice in families[name][:3]]
     found += [choice for name in order for choice in families[name][3:]]
     return [one for one in found if one[:2] in deflate.engines()]

@@ -24,6 +24,7 @@ _SMALL = 256
 
 ENCODERS = {
     ("go", 1): "Go compress/flate 1.7 to 1.26",
+    ("go", 2): "Go compress/flate from 1.27 on",
     ("zlib", 1): "zlib 1.2",
     ("gzip", 1): "GNU gzip",
     ("pigz", 1): "pigz",

@@ -7,16 +7,21 @@ CASSTORE_GO_SECONDS: how long to compare (4).
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import re
 import shutil
 import subprocess
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from casstore.codec import gzip, replay
+from casstore.kernels import deflate
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [
@@ -200,3 +205,32 @@ def test_the_same_bytes(version: int, engine: Path, encoders: dict[str, Path]) -
             command = [program, str(level), str(size)]
             theirs = subprocess.run(command, input=given, capture_output=True, check=True)
             assert mine.stdout == theirs.stdout, f"{of}, level {level}, {len(given)} bytes, seed {seed}"
+
+
+@pytest.mark.parametrize(("version", "level", "extra"), [(1, 6, 0), (1, 1, 4), (2, 6, 0), (2, 1, 4), (2, 4, 0)])
+def test_made_again(version: int, level: int, extra: int, engine: Path) -> None:
+    """A layer of several stretches is recognised, and made again whole and in part."""
+    if deflate.IMPLEMENTATION != "compiled":
+        pytest.skip("not compiled here")
+    given = b"".join(archive(random.Random(number), 2_500_000) for number in range(5))
+    command: list[str | Path] = [engine, "go", str(level), str(version)]
+    made = subprocess.run(command, input=given, stdout=subprocess.PIPE, check=True).stdout
+    head = b"\x1f\x8b\x08\0\0\0\0\0" + bytes([extra, 255])
+    blob = head + made + zlib.crc32(given).to_bytes(4, "little") + len(given).to_bytes(4, "little")
+    analysis = gzip.Analysis(io.BytesIO(blob))
+    assert b"".join(analysis) == given
+    trace = analysis.trace
+    assert trace is not None
+    assert list(map(tuple, trace.engines)) == [("go", version, level)]
+    segments = [segment for member in trace.members for segment in member.segments]
+    assert len(segments) > 2 and not any(segment.exceptions for segment in segments)
+    assert not segments[0].goes_on
+
+    def read(start: int, end: int) -> bytes:
+        return given[start:end]
+
+    assert b"".join(replay.replay(trace, read)) == blob
+    numbers = random.Random(level)
+    for _ in range(4):
+        start = numbers.randrange(len(blob))
+        assert b"".join(replay.replay(trace, read, start, start + 1000)) == blob[start : start + 1000]
