@@ -186,9 +186,12 @@ def _python(level: int) -> Make:
     def make(workshop: Workshop, tar: Path, out: Path) -> None:
         if "ng" in zlib.ZLIB_RUNTIME_VERSION:
             raise Absent("Python's zlib is zlib-ng here")
-        with out.open("wb") as target, gzip.GzipFile("", "wb", level, target, mtime=1_700_000_000) as packed:
-            with tar.open("rb") as source:
-                shutil.copyfileobj(source, packed, 1 << 20)
+        with (
+            tar.open("rb") as source,
+            out.open("wb") as target,
+            gzip.GzipFile("", "wb", level, target, mtime=1_700_000_000) as packed,
+        ):
+            shutil.copyfileobj(source, packed, 1 << 20)
 
     return make
 

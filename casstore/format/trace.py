@@ -1,6 +1,7 @@
 """A gzip trace as bytes: what a recipe keeps beside the content. FORMATS.md says what each byte means.
 
-Numbers are columns; exceptions, headers and trailers, of which one is like the next, and the tail are compressed together.
+Numbers are columns; exceptions, headers and trailers, of which one is like the next, are compressed together, and the
+tail with them.
 """
 
 from __future__ import annotations
