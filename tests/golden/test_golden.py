@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 from casstore.codec import frame as codec
-from casstore.format import index, pack, recipe, references, storefile
+from casstore.codec.replay import replay
+from casstore.format import index, pack, recipe, references, storefile, trace
 from casstore.format.encoding import zstd
 from casstore.format.pack import DataTable, MetadataTable, PackKind
+from casstore.kernels import deflate
 from casstore.model import FRAME_BITS, MAX_FRAME, Recipe
 
 #: zstd may choose other bytes in another version, for the same content; only then may encoded bytes differ.
 ZSTD_OF_GOLDEN = "1.5.7"
-COMPRESSED = {"data.pack", "metadata.pack", "tar.recipe", "traced.recipe"}
+COMPRESSED = {"data.pack", "metadata.pack", "tar.recipe", "traced.recipe", "odd.trace"}
 
 
 def read(name: str) -> bytes:
@@ -114,3 +116,16 @@ def test_store_file() -> None:
 def test_references() -> None:
     assert references.decode(read("references.json")) == golden.REFERENCES
     assert references.decode_head(read("references.json")[: references.HEAD_SIZE]) == golden.REFERENCES.head
+
+
+NATIVE = pytest.mark.skipif(deflate.IMPLEMENTATION == "none", reason="gzip needs the compiled kernels")
+
+
+@NATIVE
+def test_a_trace_makes_the_very_gzip_again() -> None:
+    kept = trace.decode(read("odd.trace"))
+    content = golden.ODD_CONTENT + b"more"
+    blob = read("odd.gz")
+    assert b"".join(replay(kept, lambda start, end: content[start:end])) == blob
+    assert b"".join(replay(kept, lambda start, end: content[start:end], 700, 900)) == blob[700:900]
+    assert sum(len(one.exceptions) for one in kept.members[0].segments) > 0  # some of it is odd
