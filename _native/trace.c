@@ -169,7 +169,7 @@ static int of_engine(int told) {
 /* What one stretch may cost: an engine that is to stand elsewhere looks at some of what lies before, so that each such
  * move must be paid for by content. */
 #define MOVES 64u
-#define BYTES_PER_MOVE 512u
+#define BYTES_PER_MOVE 4096u
 
 typedef struct {
     uint64_t begin, moves;

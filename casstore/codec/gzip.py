@@ -43,6 +43,8 @@ _SOME = 2 << 10
 """Bytes of exceptions within which the right engine is looked for first: it has hardly any."""
 _TRIALS = 8
 """How often engines are looked for anew, before the stream is given up."""
+_SEARCHES = 64
+"""In how many stretches the best engine is looked for; after that, any that does is taken."""
 _MEMBERS = 1 << 18
 """Members of one blob, at most."""
 _MAGIC = b"\x1f\x8b\x08"
@@ -67,7 +69,9 @@ def candidates(header: bytes) -> list[Choice]:
     levels = [likely, *(level for level in (6, 9, 1) if level != likely), *(2, 3, 4, 5, 7, 8)]
     families = {name: [Choice(name, 1, level) for level in levels] for name in ("go", "zlib", "gzip", "pigz")}
     # pgzip's level tells its unit too: 5 is 1 MiB, 25 (as umoci has it) 256 KiB.
-    families["klauspost"] = [Choice("klauspost", version, level) for version in (1, 2, 3, 4, 5) for level in (5, 25)]
+    usual, others = ((1,), ()) if extra == 4 else ((5, 25), (6, 3, 2))
+    families["klauspost"] = [Choice("klauspost", version, level) for version in (1, 2, 3, 4, 5) for level in usual]
+    families["klauspost"] += [Choice("klauspost", version, level) for level in others for version in (2, 3, 1, 4, 5)]
     families["busybox"] = [Choice("busybox", 1, level) for level in (6, 26, 16)]
     families["go 2"] = [Choice("go", 2, level) for level in levels if level <= 6]
     if system == 255 and mtime == b"\0\x09\x6e\x88":
@@ -279,6 +283,13 @@ class _Account:
         self._bytes = 0
         self._bits = 0
         self._trials = 0
+        self._searches = 0
+
+    def search(self) -> bool:
+        """An engine is to be looked for; is the best one worth it? Members may be many, and a search takes longer than
+        they do."""
+        self._searches += 1
+        return self._searches <= _SEARCHES
 
     def trial(self) -> None:
         """Engines are looked for. NoTrace: too often."""
@@ -332,6 +343,7 @@ class _Held:
                 self._now = None
         if body.start:
             self._account.trial()
+        thorough = self._account.search()
         for most in (_SOME, limit):
             best: tuple[bytes, Choice, deflate.Engine] | None = None
             for choice in self._candidates():
@@ -344,7 +356,7 @@ class _Held:
                 if best is None or len(found) < len(best[0]):
                     best = found, choice, engine
                     most = len(found)
-                if not found:
+                if not found or not thorough:
                     break
             if best is not None:
                 found, choice, engine = best
