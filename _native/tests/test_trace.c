@@ -2,7 +2,7 @@
  * anew more often than content pays for. The engine here is no encoder: every byte a literal, blocks as they are asked
  * for, and it counts. */
 #include "check.h"
-#include "stretch.h"
+#include "../stretch.h"
 
 #define CONTENT 200000u
 
