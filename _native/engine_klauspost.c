@@ -1,12 +1,12 @@
-/* The engine of klauspost/compress's flate at level 5, as pgzip drives it: podman, buildah, skopeo, umoci and apko make
+/* The engine of klauspost/compress's flate at levels 1 to 6, as pgzip drives it: podman, buildah, skopeo, umoci and apko make
  * layers so; and of Go's own from 1.27 on at levels -2 to 6, which was made from it. See engine.h; the rules: GZIP.md.
  *
  * pgzip gives its encoder a unit at a time, each with the last 16 KiB before it as a dictionary and each followed by a
  * flush (an empty stored block); at the end there is an empty fixed block. So each unit depends on the content alone, and
  * what is inside is made from its begin on: a seek into the middle of one encodes what lies before.
  *
- * Levels: 5 (or -1) is 5 with units of 1 MiB, which is the default; 15 with half of that, 25 with a quarter, as umoci has
- * it, and so on to 55.
+ * pgzip's levels: 5 (or -1) is 5 with units of 1 MiB, which is the default; 15 with half of that, 25 with a quarter, as
+ * umoci has it, and so on to 55; others likewise, those that a version's rules are known for.
  *
  * Go's encoder has no units: its tables go on to the content's end. What they hold within reach follows from what the
  * last segment has entered in them, of which there is a digest. A seek makes the segments before it again, the first of
@@ -379,12 +379,14 @@ static int kp_seek(void *engine, const engine_view *view, uint64_t position, con
 
 static void *open_pgzip(const kp_rules *rules, int level) {
     if (level == -1) level = 5;
-    if (level < 0 || level % 10 != 5 || level / 10 > SHRINKS) return NULL;
-    return kp_open(rules, UNIT >> level / 10);
+    if (level < 0 || level / 10 > SHRINKS || !(rules->levels >> level % 10 & 1)) return NULL;
+    kp_rules of = *rules;
+    of.level = (int8_t)(level % 10);
+    return kp_open(&of, UNIT >> level / 10);
 }
 
 static void *open_engine_go_1_27(int level) {
-    kp_rules rules = {6, 7, KP_SEGMENT, .skip = 2, .trimmed = 1};
+    kp_rules rules = {6, 7, KP_SEGMENT, 0, .skip = 2, .trimmed = 1};
     if (level < -2 || level > 6) return NULL;
     if (level != -1) rules.level = (int8_t)level;
     if (level == -2) rules.penalty = 10, rules.segment = 32768;
@@ -398,15 +400,18 @@ static void *open_engine_go_1_27(int level) {
 
 #define PGZIP(variable, number, ...)                                                                                   \
     static void *open_##variable(int level) {                                                                          \
-        static const kp_rules rules = {5, 7, KP_SEGMENT, __VA_ARGS__};                                                 \
+        static const kp_rules rules = {0, 7, KP_SEGMENT, __VA_ARGS__};                                                 \
         return open_pgzip(&rules, level);                                                                              \
     }                                                                                                                  \
     KIND(variable, "klauspost", number, UNIT + DICTIONARY)
 
-PGZIP(engine_klauspost, 1, .skip = 2)
-PGZIP(engine_klauspost_1_18, 2, .skip = 2, .trimmed = 1)
-PGZIP(engine_klauspost_1_20, 3, .skip = 2, .trimmed = 1, .small = 1, .tree = 1)
-PGZIP(engine_klauspost_1_15, 4, .skip = 0)
-PGZIP(engine_klauspost_1_14, 5, .short_splits = 1)
+#define LEVEL(n) (1u << (n))
+#define MOST_LEVELS (LEVEL(1) | LEVEL(2) | LEVEL(3) | LEVEL(5) | LEVEL(6))
+
+PGZIP(engine_klauspost, 1, MOST_LEVELS, .skip = 2)
+PGZIP(engine_klauspost_1_18, 2, MOST_LEVELS | LEVEL(4), .skip = 2, .trimmed = 1)
+PGZIP(engine_klauspost_1_20, 3, MOST_LEVELS | LEVEL(4), .skip = 2, .trimmed = 1, .small = 1, .tree = 1)
+PGZIP(engine_klauspost_1_15, 4, LEVEL(5) | LEVEL(6), .skip = 0)
+PGZIP(engine_klauspost_1_14, 5, LEVEL(5) | LEVEL(6), .short_splits = 1)
 
 KIND(engine_go_1_27, "go", 2, WARM *KP_SEGMENT)

@@ -18,6 +18,7 @@ typedef struct {
     int8_t level;    /* as the encoder counts: 1 to 6; 0 stores, -2 has literals only */
     uint8_t penalty; /* new codes must be so much better: 1 in 2 ^ penalty */
     uint16_t segment; /* its bytes */
+    uint8_t levels;   /* those that are known, by bits */
     uint8_t short_splits; /* matches longer than 258 go in pieces of 255, else of 258 */
     uint8_t skip;         /* bytes that a match found at another's end may leave out at its begin */
     uint8_t trimmed;      /* heads end with the last code used, and the end of a block counts; else 286 and 30 codes */
