@@ -27,7 +27,9 @@ static size_t make(int which, uint8_t *bytes) {
         n = 5000 + next_number(&seed) % 90000;
         patchwork(bytes + at, n, &seed);
         at += n;
-        at = noise(bytes, at, next_number(&seed) % 30000, 1 + next_number(&seed) % 256, &seed);
+        unsigned kinds = 1 + (unsigned)(next_number(&seed) % 256);
+        n = next_number(&seed) % 30000;
+        at = noise(bytes, at, n, kinds, &seed);
     }
     return at;
 }
