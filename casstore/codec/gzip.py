@@ -23,7 +23,7 @@ from ..kernels import deflate
 from ..model import Buffer, Choice, Member, Segment, Trace
 from .replay import TRAILER
 
-TARGET = 4 << 20
+TARGET = 2 << 20
 """Content of a stretch, about (bytes)."""
 _BODY = 16 << 20
 """Content of one stretch, at most."""

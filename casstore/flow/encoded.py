@@ -141,11 +141,15 @@ def replayed(
     if sum(one.content for member in trace.members for one in member.segments) != recipe.content_size:
         raise Damaged("its trace is that of other content", what=what)
     pieces = replay(trace, content, start, stop)
+    wanted = stop - start
     while True:
         try:
             piece = next(pieces, None)
         except FAILURES as error:
             raise Damaged(f"cannot be made again from its content: {error}", what=what) from None
         if piece is None:
-            return
+            break
+        wanted -= len(piece)
         yield piece
+    if wanted:
+        raise Damaged("its trace makes another length", what=what)
