@@ -23,6 +23,7 @@ SOURCES = {
         "engine_proof.c",
         *("engine_zlib.c", "engine_zlib_chains.c", "engine_zlib_trees.c"),
         *("engine_klauspost.c", "engine_klauspost_blocks.c", "engine_klauspost_match.c"),
+        "engine_klauspost_fast.c",
     ],
 }
 

@@ -309,6 +309,8 @@ cdef class Engine:
         _look(&view, buffer, begin, last)
         if phase > 7:
             raise ValueError("a phase of 0 to 7 bits is wanted")
+        if tokens > <size_t>buffer.view.len:
+            raise BadTrace("more tokens than there is content")
         if tokens > self.scratch_room:
             room = <uint32_t *>realloc(self.scratch, tokens * sizeof(uint32_t))
             if room == NULL:

@@ -41,7 +41,7 @@ typedef struct {
     unsigned version;    /* of the rules: another one whenever a byte may differ */
     uint32_t history;    /* bytes before a position that it may look at */
     uint32_t lookahead;  /* bytes after one that it wants to see, where there are so many */
-    uint32_t max_tokens; /* of a block of its own; a run makes no more */
+    uint32_t max_tokens; /* of a block of its own, but for those that go on without end (Go from 1.27 on, klauspost) */
 
     /* NULL: no memory, or no such level (levels are the encoder's own numbers). */
     void *(*open)(int level);
@@ -53,6 +53,8 @@ typedef struct {
     int (*seek)(void *engine, const engine_view *view, uint64_t position, const uint32_t state[ENGINE_STATE]);
     void (*save)(const void *engine, uint32_t state[ENGINE_STATE]);
     uint64_t (*position)(const void *engine);
+    /* Blocks without tokens that are still to come at its position, of those that `block` told of. NULL: never any. */
+    unsigned (*follows)(const void *engine);
 
     /* Predict and commit tokens, up to `max`, into `tokens`; *made is how many. With `actual`, an array of `max` of what
      * the stream really has (DEFLATE_LONG included): stop before the first that differs; its prediction is then in

@@ -6,7 +6,6 @@
 #define END 256u        /* the symbol that ends a block */
 #define LITERAL_CODES 286u
 #define DISTANCE_CODES 30u
-#define PENALTY 7       /* new codes must be so much better: 1 in 2 ^ PENALTY */
 #define FEW 250u        /* tokens, below which fixed codes are tried */
 #define GUESS (70 * 8)  /* bits of a head, before the first is known */
 #define IMPOSSIBLE UINT32_MAX
@@ -245,7 +244,7 @@ static int literals(kp_coder *coder, const kp_rules *rules, const kp_tokens *t, 
     frequencies[END] = 1;
     make_lengths(rules, frequencies, END + 1, 15, lengths);
     uint32_t fresh = weigh(frequencies, lengths, END + 1) + (coder->header ? coder->header : GUESS);
-    fresh += fresh >> PENALTY;
+    fresh += fresh >> rules->penalty;
     if (stored_bits(bytes) <= fresh) return stored(coder, head);
     int again = coder->header > 0;
     if (again) {
@@ -298,7 +297,7 @@ static int matches(kp_coder *coder, const kp_rules *rules, const kp_tokens *t, u
 
     if (coder->header) {
         uint32_t fresh = coder->header + estimate(t, n);
-        fresh += coder->lengths[END] + (fresh >> PENALTY);
+        fresh += coder->lengths[END] + (fresh >> rules->penalty);
         uint32_t reused = weigh(symbols, coder->lengths, LITERAL_CODES) +
                           weigh(distances, coder->lengths + DEFLATE_LITERALS, DISTANCE_CODES) + extra;
         uint32_t size = reused;

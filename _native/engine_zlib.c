@@ -399,6 +399,11 @@ static int commit(void *engine_, const engine_view *view, uint32_t token) {
 /* pigz: blocks that lead to a byte boundary. */
 static unsigned pads(unsigned phase) { return phase & 1 ? 1 : ((8 - phase) & 7) / 2; }
 
+static unsigned follows_of(const void *engine_) {
+    const engine *e = engine_;
+    return e->flavour == PIGZ && e->position && !(e->position % PIECE) ? pads(e->phase) : 0;
+}
+
 static void make_pad(engine *e, deflate_head *head) {
     memset(head, 0, sizeof *head);
     if (e->flavour != PIGZ || e->phase & 1) {
@@ -440,7 +445,8 @@ static int block(void *engine_, const engine_view *view, const uint32_t *tokens,
 }
 
 #define KIND(name, version, tokens, open) \
-    {name, version, WINDOW, AMPLE, tokens, open, close_engine, seek, save, position_of, run, commit, cut, block}
+    {name, version, WINDOW, AMPLE, tokens, open, close_engine, seek, save, position_of, \
+     follows_of, run, commit, cut, block}
 
 const engine_kind engine_zlib = KIND("zlib", 1, 16383, open_zlib);
 const engine_kind engine_gzip = KIND("gzip", 1, 32767, open_gnu);

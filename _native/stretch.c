@@ -29,6 +29,7 @@ void stretch_begin(stretch *s, const deflate_parser *parser) {
 static int open_block(stretch *s, const deflate_parser *parser) {
     if (s->count == s->room) {
         size_t room = s->room ? 2 * s->room : 64;
+        if (room > STRETCH_BLOCKS) return DEFLATE_ROOM;
         void *grown = realloc(s->heads, room * sizeof *s->heads);
         if (!grown) return DEFLATE_MEMORY;
         s->heads = grown;
@@ -63,7 +64,8 @@ int stretch_parse(stretch *s, deflate_parser *parser, deflate_io *io, uint64_t t
         int told = deflate_parse(parser, io);
         s->token_count = s->token_room - io->token_room;
         if (told == DEFLATE_HEAD) {
-            if (open_block(s, parser)) return DEFLATE_MEMORY;
+            told = open_block(s, parser);
+            if (told) return told;
         } else if (told == DEFLATE_TAIL) {
             close_block(s, parser);
             if (s->size >= target) return DEFLATE_TAIL;

@@ -17,6 +17,9 @@ typedef struct {
     int open;
 } stretch;
 
+/* Blocks of a stretch, at most: a block of nothing is 10 bits of a stream, but takes a whole head here. A power of two. */
+#define STRETCH_BLOCKS 32768u
+
 /* 0, or TRACE_MEMORY. `tokens`: most that it will hold. */
 int stretch_init(stretch *s, size_t tokens);
 void stretch_free(stretch *s);
@@ -25,7 +28,7 @@ void stretch_begin(stretch *s, const deflate_parser *parser);
 
 /* Parse on (io's `tokens` are the stretch's own business) until DEFLATE_TAIL: at the end of a block, and there are
  * `target` bytes of content or more; or what deflate_parse says otherwise but for HEAD, of which DEFLATE_ROOM also means
- * that a block has more tokens than there is room for. DEFLATE_MEMORY. */
+ * that a block has more tokens than there is room for, or that there are too many blocks. DEFLATE_MEMORY. */
 int stretch_parse(stretch *s, deflate_parser *parser, deflate_io *io, uint64_t target);
 
 #endif

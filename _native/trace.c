@@ -166,6 +166,21 @@ static int of_engine(int told) {
     }
 }
 
+/* What one stretch may cost: an engine that is to stand elsewhere looks at some of what lies before, so that each such
+ * move must be paid for by content. */
+#define MOVES 64u
+#define BYTES_PER_MOVE 4096u
+
+typedef struct {
+    uint64_t begin, moves;
+} purse;
+
+static int move(purse *p, const engine_kind *kind, void *engine, const engine_view *view, uint64_t to) {
+    static const uint32_t nothing[ENGINE_STATE];
+    if (++p->moves > MOVES + (to - p->begin) / BYTES_PER_MOVE) return TRACE_LOST;
+    return of_engine(kind->seek(engine, view, to, nothing));
+}
+
 /* ---- making ---------------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -180,6 +195,8 @@ static int except(maker *m, int kind) {
     m->blocks = m->tokens = 0;
     return failed ? failed : put(m->out, &byte, 1);
 }
+
+#define AT_A_TIME 1024u /* tokens */
 
 #define TRY(expression)                                                                                                \
     do {                                                                                                               \
@@ -217,10 +234,35 @@ static int make_tokens(maker *m, const engine_kind *kind, void *engine, const en
     }
 }
 
+/* Would the engine end a block at `end`, where a stored one does? 1, and how many tokens it has (in `scratch`); 0: it
+ * would not; or a failure. It is asked for a little at a time, so that what it says beyond the end costs little. */
+static int ends_there(const engine_kind *kind, void *engine, const engine_view *view, uint64_t end, uint32_t *scratch,
+                      size_t *n, int *done) {
+    *n = 0;
+    for (;;) {
+        uint64_t left = end - kind->position(engine);
+        size_t made = 0, most = kind->max_tokens - *n;
+        if (most > left) most = (size_t)left;
+        if (most > AT_A_TIME) most = AT_A_TIME;
+        int told = kind->run(engine, view, NULL, scratch + *n, most, &made);
+        *n += made;
+        uint64_t position = kind->position(engine);
+        if (told < 0) return of_engine(told);
+        if (position > end) return 0;
+        if (told == ENGINE_MORE) return TRACE_VIEW;
+        if (told != ENGINE_TOKENS) {
+            if (told == ENGINE_DONE) *done = 1;
+            return position == end;
+        }
+        if (!most) return 0;
+    }
+}
+
 int trace_make(const engine_kind *kind, void *engine, const engine_view *view, const trace_block *blocks, size_t n,
                const uint32_t *tokens, uint32_t *scratch, trace_buffer *exceptions) {
     maker m = {exceptions, 0, 0};
-    unsigned follows = 0;
+    purse purse = {kind->position(engine), 0};
+    unsigned follows = kind->follows ? kind->follows(engine) : 0;
     int done = 0;
     for (size_t i = 0; i < n; i++, m.blocks++, m.tokens = 0) {
         const trace_block *block = &blocks[i];
@@ -237,17 +279,18 @@ int trace_make(const engine_kind *kind, void *engine, const engine_view *view, c
         if (empty) {
             follows--;
         } else if (actual->type == DEFLATE_STORED) {
-            int told = kind->run(engine, view, NULL, scratch, kind->max_tokens, &made);
-            if (told < 0 || told == ENGINE_MORE) return of_engine(told);
-            if ((told != ENGINE_BLOCK && told != ENGINE_DONE) || kind->position(engine) != start + block->bytes) {
-                static const uint32_t nothing[ENGINE_STATE];
+            uint64_t end = start + block->bytes;
+            /* One of nothing is an encoder's flush: what it goes on with is what it had. */
+            int flush = !block->bytes && !(view->last && start == view->end);
+            int same = flush ? 0 : ends_there(kind, engine, view, end, scratch, &made, &done);
+            if (same < 0) return same;
+            if (!same) {
                 TRY(except(&m, STORED));
                 TRY(put_varint(exceptions, block->bytes));
                 TRY(put_head(exceptions, actual));
-                TRY(of_engine(kind->seek(engine, view, start + block->bytes, nothing)));
+                if (!flush) TRY(move(&purse, kind, engine, view, end));
                 continue;
             }
-            done = told == ENGINE_DONE;
             mine = scratch;
         } else {
             TRY(make_tokens(&m, kind, engine, view, mine, block->tokens, scratch, &done));
@@ -345,7 +388,8 @@ static void write_block(deflate_writer *writer, const deflate_head *head, const 
 int trace_apply(const engine_kind *kind, void *engine, const engine_view *view, uint64_t n, const uint8_t *exceptions,
                 size_t size, uint32_t *scratch, size_t scratch_room, deflate_writer *writer) {
     applier a = {{exceptions, exceptions + size}, 0, 0, KINDS};
-    unsigned follows = 0;
+    purse purse = {kind->position(engine), 0};
+    unsigned follows = kind->follows ? kind->follows(engine) : 0;
     int done = 0;
     TRY(next(&a));
     for (uint64_t i = 0; i < n; i++) {
@@ -359,12 +403,12 @@ int trace_apply(const engine_kind *kind, void *engine, const engine_view *view, 
         deflate_head head;
         memset(&head, 0, sizeof head);
         if (whole) {
-            static const uint32_t nothing[ENGINE_STATE];
             uint64_t bytes;
             TRY(get_varint(&a.in, &bytes));
             TRY(get_head(&a.in, &head));
             if (head.type != DEFLATE_STORED || bytes > 0xffff || bytes > view->end - start) return TRACE_BAD;
-            TRY(of_engine(kind->seek(engine, view, start + bytes, nothing)));
+            if (bytes || (view->last && start == view->end))
+                TRY(move(&purse, kind, engine, view, start + bytes));
             TRY(next(&a));
         } else {
             unsigned more = 0;

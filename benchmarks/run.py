@@ -14,7 +14,7 @@ import signal
 import sys
 from pathlib import Path
 
-from runner import files, scale, space, speed
+from runner import compressed, files, scale, space, speed
 from runner.bench import Bench, names_of
 from runner.process import Failed, run
 from runner.programs import Casstore, peers
@@ -31,6 +31,8 @@ JOBS = {
     "store": space.store,
     "images": scale.images,
     "gc": scale.gc,
+    "gzip": compressed.encoders,
+    "mirror": compressed.mirror,
 }
 BESIDE_PEERS = {"load", "again", "save", "store", "export"}
 
@@ -43,6 +45,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was measured")
     parser.add_argument("--only", default=",".join(JOBS), metavar="NAMES", help=f"of {','.join(JOBS)}")
     parser.add_argument("--layers", type=int, default=100_000, help="layers of gc's synthetic store")
+    parser.add_argument("--every", type=int, default=3, metavar="N", help="each N-th layer is packed by every encoder")
+    parser.add_argument("--encoders", default="", metavar="NAMES", help="only those whose names begin so (gzip,Go)")
+    parser.add_argument("--layouts", type=Path, metavar="DIR", help="OCI layouts whose gzip layers are taken apart too")
     parser.add_argument("--without", default="", metavar="NAMES", help="peers to leave out")
     given = parser.parse_args()
     given.only = [name for name in given.only.split(",") if name]
@@ -57,7 +62,7 @@ def compiled() -> None:
     each start, which it does not with an installed package."""
     code = "import casstore, compileall; compileall.compile_dir(casstore.__path__[0], quiet=2)"
     run([sys.executable, "-c", code])
-    named = ("tarscan", "cut", "hashing", "table", "spans")
+    named = ("tarscan", "cut", "hashing", "table", "spans", "deflate")
     code = f"import importlib as i; print(*(i.import_module('casstore.kernels.' + n).IMPLEMENTATION for n in {named}))"
     found = run([sys.executable, "-c", code], keep=True).out.split()
     slow = [name for name, kind in zip(named, found, strict=True) if kind != "compiled"]
@@ -84,7 +89,9 @@ def main() -> int:
             for text in notes:
                 report.note(text)
         report.versions += [one.version() for one in (casstore, *others)]
-        bench = Bench(given.corpus.resolve(), work, given.rounds, given.layers, casstore, others, report)
+        chosen = [name for name in given.encoders.split(",") if name]
+        choices = (given.rounds, given.layers, given.every, chosen, given.layouts)
+        bench = Bench(given.corpus.resolve(), work, *choices, casstore, others, report)
         for name in given.only:
             try:
                 JOBS[name](bench)

@@ -12,6 +12,7 @@ from .digest import Digest
 from .store.site import Site
 
 if TYPE_CHECKING:
+    from .codec.compression import Limit
     from .image.blobs import BlobSummary
     from .store.volume import Volume
 
@@ -28,6 +29,8 @@ class _Store(Protocol):
 
     def _writing(self, pack: str | None) -> dict[str, Any]: ...
 
+    def _limit(self) -> Limit: ...
+
 
 class Blobs:
     """Single blobs of a store."""
@@ -37,16 +40,19 @@ class Blobs:
 
     def put(self, source: str | Path | int, *, pack: str | None = None) -> Digest:
         """Store a file or an open descriptor as one blob, pinned until `rm`."""
-        from .image.blobs import put
+        from .image.blob_put import put
 
         with self._store._naming():
             return put(self._store.volume, source, **self._store._writing(pack))
 
-    def cat(self, digest: Digest, start: int = 0, end: int | None = None) -> Iterator[memoryview]:
-        """A blob's bytes [start, end), verified."""
+    def cat(
+        self, digest: Digest, start: int = 0, end: int | None = None, *, content: bool = False
+    ) -> Iterator[memoryview]:
+        """A blob's bytes [start, end), verified; with `content` those of what is inside it, uncompressed."""
         from .image.blobs import cat
 
-        return cat(self._store.volume, digest, start, end)
+        limit = {"limit": self._store._limit()} if content else {}
+        return cat(self._store.volume, digest, start, end, content=content, **limit)
 
     def ls(self) -> Iterator[BlobSummary]:
         """All blobs, by digest."""

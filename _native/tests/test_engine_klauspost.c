@@ -86,7 +86,7 @@ static void goldens(void) {
     }
     for (int level = -20; level < 100; level++) {
         void *engine = KINDS[0]->open(level);
-        CHECK(!engine == !(level == -1 || (level > 0 && level < 60 && level % 10 == 5)));
+        CHECK(!engine == !(level == -1 || (level > 0 && level < 60 && level % 10 > 0 && level % 10 < 7 && level % 10 != 4)));
         if (engine) KINDS[0]->close(engine);
     }
 }

@@ -12,25 +12,27 @@ static int opens(const engine_kind *kind, int level) {
     return engine != NULL;
 }
 
-/* All that hold: how many. Those that do not are told in `out`. */
-static unsigned hold(FILE *out) {
-    unsigned count = 0;
+/* How many do not hold, which are told in `out`; *held: how many do. */
+static unsigned fail(FILE *out, unsigned *held) {
+    unsigned failing = 0;
+    *held = 0;
     for (size_t i = 0; i < engine_count; i++) {
         const engine_kind *kind = engine_kinds[i];
         for (int level = -LEVELS; level < LEVELS; level++) {
             if (level == -1 || !opens(kind, level)) continue;
             int told = engine_prove(kind, level);
             CHECK(told >= 0);
-            if (told == PROOF_HOLDS) count++;
-            else fprintf(out, "%s %u %d\n", kind->name, kind->version, level);
+            *held += told == PROOF_HOLDS;
+            failing += told != PROOF_HOLDS;
+            if (told != PROOF_HOLDS) fprintf(out, "%s %u %d\n", kind->name, kind->version, level);
         }
     }
-    return count;
+    return failing;
 }
 
 static void *open_next(int level) { return engine_go.open(level + 1); }
 
-/* A level's search, and another's way to send blocks: of the same content, so that only tokens tell. */
+/* Another level's rules; a version, a level that there is no vector of; another encoder. */
 static void test_failures(void) {
     engine_kind other = engine_go;
     other.open = open_next;
@@ -65,8 +67,12 @@ int main(int argc, char **argv) {
         free(bytes);
         return 0;
     }
-    if (argc == 2) return hold(stdout) > engine_proof_count;
-    CHECK(hold(stderr) == engine_proof_count);
+    unsigned held;
+    if (argc == 2) {
+        fail(stdout, &held);
+        return 0;
+    }
+    CHECK(!fail(stderr, &held) && held == engine_proof_count);
     test_failures();
     test_different();
     return 0;

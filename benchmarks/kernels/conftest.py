@@ -18,7 +18,7 @@ import pytest
 
 CONTENT = 64 << 20
 """Bytes of tar that the benchmarks run on."""
-KERNELS = ("tarscan", "cut", "hashing", "table", "spans")
+KERNELS = ("tarscan", "cut", "hashing", "table", "spans", "deflate")
 LIBRARIES = 24 << 20
 """How much of the content is shared libraries, the rest being Python's own files."""
 

@@ -34,6 +34,12 @@ class Bench:
     rounds: int
     layers: int
     """Layers of the synthetic store of `gc`."""
+    every: int
+    """Each how-many-th layer of the corpus every encoder packs."""
+    encoders: Sequence[str]
+    """Of which programs: what their names begin with; none: all."""
+    layouts: Path | None
+    """OCI layouts of other images, if there are any."""
     casstore: Casstore
     peers: list[Program]
     report: Report

@@ -27,7 +27,7 @@ def store(bench: Bench) -> None:
     identical(bench, casstore, layers, "after loading")
     decoded(bench, casstore, layers, "before gc", barred=False)
 
-    ran = run(casstore.command("gc", "--budget", "1h", "--format", "json"), keep=True)
+    ran = run(casstore.command("gc", "--max-time", "1h", "--format", "json"), keep=True)
     bench.report.keep("gc of the corpus", {"casstore": [ran]})
     bench.report.add("gc of that store, all of it repacked", "", f"{ran.wall:.1f} s, {ran.cpu:.1f} s of CPU")
     bench.report.add("peak memory of that gc", "", f"{ran.peak / MiB:.0f} MiB")

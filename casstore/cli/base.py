@@ -214,7 +214,7 @@ def pack_option(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--pack",
         type=click.Choice(["now", "later", "never"]),
-        help="When to take apart into chunks what is not compressed: now (the default), in gc, or never.",
+        help="When to take content apart into chunks: now, later in gc, or never; if not given, what is gzip later.",
     )(function)
 
 

@@ -43,16 +43,23 @@ def put(app: App, pack: str | None, source: str) -> None:
 
 @blob.command(cls=Command)
 @click.option("--range", "span", metavar="A-B", help="Bytes A to B, both included; also A- and -N.")
+@click.option("--content", is_flag=True, help="What is inside it, uncompressed.")
 @click.argument("digest")
 @pass_app
-def cat(app: App, span: str | None, digest: str) -> None:
-    """Write a blob's exact bytes to stdout, verified."""
+def cat(app: App, span: str | None, content: bool, digest: str) -> None:
+    """Write a blob's exact bytes to stdout, verified.
+
+    With --content: what it holds, uncompressed, also where its compressed bytes cannot be made again.
+    """
     name = Digest.parse(digest)
     start, end = parse_range(span) if span is not None else (0, None)
     blobs = app.open().blobs
     if start < 0:
-        start = max(0, int(blobs.inspect(name)["Size"]) + start)
-    write_bytes(blobs.cat(name, start, end))
+        size = blobs.inspect(name)["ContentSize" if content else "Size"]
+        if size is None:
+            raise UsageError("how many bytes are inside is not known", what=digest, hint="such as 0-499 or 500-")
+        start = max(0, int(size) + start)
+    write_bytes(blobs.cat(name, start, end, content=content))
 
 
 @blob.command(cls=Command)

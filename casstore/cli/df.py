@@ -9,7 +9,7 @@ from .output import line, show
 from .plot import check_plot, plot_df, plot_option, write_plot
 from .units import human_size
 
-_TOTALS = ("images", "blobs", "blob_bytes", "chunks", "chunk_bytes", "stored_bytes", "saved_bytes")
+_TOTALS = ("images", "blobs", "blob_bytes", "chunks", "chunk_bytes", "stored_bytes", "cache_bytes", "saved_bytes")
 _HEADERS = {"Reference": "REFERENCE", "Size": "SIZE", "Shared": "SHARED SIZE", "Unique": "UNIQUE SIZE"}
 
 
@@ -40,6 +40,7 @@ def df(app: App, verbose: bool, plot: str | None, form: str | None) -> None:
     line(f"Blobs:   {report.blobs}, {human_size(report.blob_bytes)}")
     line(f"Chunks:  {report.chunks}, {human_size(report.chunk_bytes)} of distinct content")
     line(f"Stored:  {human_size(report.stored_bytes)}")
+    line(f"Cache:   {human_size(report.cache_bytes)}")
     line(f"Saved:   {human_size(report.saved_bytes)}{ratio}")
     if verbose:
         line("")

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .streams import printing
-from .template import Template, to_json
 from .units import visible
 
 #: docker's tab writer: a column is at least ten wide, and three spaces end it.
@@ -24,6 +23,8 @@ def show(
     `headers` names every field that a template may use, with its column title; `columns` are those of the
     plain table. JSON and templates stream; a table is aligned, so it is gathered.
     """
+    from .template import Template, to_json  # what prints no rows starts without it
+
     if form in ("json", "{{json .}}"):
         lines(to_json(dict(row)) for row in rows)
         return

@@ -14,6 +14,7 @@ predicts what the encoder did; what it does not predict is kept as exceptions. S
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
@@ -22,7 +23,7 @@ from ..kernels import deflate
 from ..model import Buffer, Choice, Member, Segment, Trace
 from .replay import TRAILER
 
-TARGET = 4 << 20
+TARGET = 2 << 20
 """Content of a stretch, about (bytes)."""
 _BODY = 16 << 20
 """Content of one stretch, at most."""
@@ -42,7 +43,13 @@ _SOME = 2 << 10
 """Bytes of exceptions within which the right engine is looked for first: it has hardly any."""
 _TRIALS = 8
 """How often engines are looked for anew, before the stream is given up."""
+_SEARCHES = 64
+"""In how many stretches the best engine is looked for; after that, any that does is taken."""
+_MEMBERS = 1 << 18
+"""Members of one blob, at most."""
 _MAGIC = b"\x1f\x8b\x08"
+_NOT_IT = (deflate.TooMuch, deflate.Lost, deflate.ViewTooSmall)
+"""What an engine may say of a stretch that another encoder made."""
 
 
 class NoTrace(ValueError):
@@ -62,16 +69,19 @@ def candidates(header: bytes) -> list[Choice]:
     levels = [likely, *(level for level in (6, 9, 1) if level != likely), *(2, 3, 4, 5, 7, 8)]
     families = {name: [Choice(name, 1, level) for level in levels] for name in ("go", "zlib", "gzip", "pigz")}
     # pgzip's level tells its unit too: 5 is 1 MiB, 25 (as umoci has it) 256 KiB.
-    families["klauspost"] = [Choice("klauspost", version, level) for version in (1, 2, 3, 4, 5) for level in (5, 25)]
+    usual, others = ((1,), ()) if extra == 4 else ((5, 25), (6, 3, 2))
+    families["klauspost"] = [Choice("klauspost", version, level) for version in (1, 2, 3, 4, 5) for level in usual]
+    families["klauspost"] += [Choice("klauspost", version, level) for level in others for version in (2, 3, 1, 4, 5)]
     families["busybox"] = [Choice("busybox", 1, level) for level in (6, 26, 16)]
+    families["go 2"] = [Choice("go", 2, level) for level in levels if level <= 6]
     if system == 255 and mtime == b"\0\x09\x6e\x88":
         order = ["klauspost", "go", "zlib"]
     elif system == 255 and not any(mtime):
-        order = ["go", "klauspost", "zlib"]
+        order = ["go", "go 2", "klauspost", "zlib"]
     elif system == 3 and (header[3] & 8 or any(mtime)):
-        order = ["gzip", "pigz", "busybox", "zlib", "go"]
+        order = ["gzip", "pigz", "busybox", "zlib", "go", "go 2"]
     else:
-        order = ["zlib", "busybox", "gzip", "pigz", "go"]
+        order = ["zlib", "busybox", "gzip", "pigz", "go", "go 2"]
     found = [choice for name in order for choice in families[name][:3]]
     found += [choice for name in order for choice in families[name][3:]]
     return [one for one in found if one[:2] in deflate.engines()]
@@ -82,25 +92,31 @@ class _Input:
 
     def __init__(self, source: Readable) -> None:
         self._source = source
-        self.data = memoryview(b"")
-        self._recent = b""
+        self._piece = memoryview(b"")
+        self._at = 0
+        self.data = self._piece
+        self._before = b""  # the last bytes that were taken of the piece before
         self.last = False
 
     def more(self) -> None:
         """Another piece, where there is one."""
         piece = self._source.read(1 << 20)
-        self.data = memoryview(bytes(self.data) + bytes(piece)) if self.data else memoryview(bytes(piece))
+        self._before = (self._before + bytes(self._piece[max(0, self._at - 8) : self._at]))[-8:]
+        self._piece = self.data = memoryview(bytes(self.data) + bytes(piece) if self.data else bytes(piece))
+        self._at = 0
         self.last = not len(piece)
 
     def use(self, count: int) -> None:
         """So many bytes of `data` are taken."""
-        self._recent = (self._recent + bytes(self.data[max(0, count - 8) : count]))[-8:]
-        self.data = self.data[count:]
+        self._at += count
+        self.data = self._piece[self._at :]
 
     def back(self, count: int) -> None:
         """The last few of them were not wanted."""
-        if count:
-            self.data = memoryview(self._recent[-count:] + bytes(self.data))
+        if count > self._at:
+            self._piece = memoryview(self._before[self._at - count :] + bytes(self._piece))
+            self._at = count
+        self.use(-count)
 
     def want(self, count: int) -> bool:
         """Have so many bytes in `data`; False: there are not so many left."""
@@ -114,8 +130,10 @@ class _Body:
 
     def __init__(self, before: _Body | None) -> None:
         self.stretch = deflate.Stretch(_TOKENS)
-        kept = b"" if before is None else bytes(before.buffer[: before.end][-deflate.HISTORY :])
-        self.buffer: bytearray = bytearray(len(kept) + _BODY + deflate.LOOKAHEAD)
+        kept = memoryview(b"" if before is None else before.buffer)[: 0 if before is None else before.end]
+        kept = kept[-deflate.HISTORY :] if deflate.HISTORY else kept[:0]
+        # Pages that nothing comes to take no memory, and no time: members may be small, and many.
+        self.buffer: mmap.mmap = mmap.mmap(-1, len(kept) + _BODY + deflate.LOOKAHEAD)
         self.buffer[: len(kept)] = kept
         self.at: int = len(kept)
         self.end: int = len(kept)
@@ -173,6 +191,8 @@ class Analysis:
         try:
             with ThreadPoolExecutor(1, thread_name_prefix="gzip") as pool:
                 while self._input.want(2) and (not members or bytes(self._input.data[:2]) == _MAGIC[:2]):
+                    if len(members) == _MEMBERS:
+                        raise NoTrace("more members than are taken apart")
                     members.append((yield from self._member(pool)))
             if not members:
                 raise NoTrace("not gzip")
@@ -213,7 +233,7 @@ class Analysis:
     def _member(self, pool: ThreadPoolExecutor) -> Generator[memoryview, None, Member]:
         header = self._header()
         parser = deflate.Parser()
-        held = _Held(self._engines, candidates(header), self._account)
+        held = _Held(self._engines, header, self._account)
         jobs: list[Future[Segment]] = []
         before: _Body | None = None
         told, raw = "", _Raw()
@@ -251,7 +271,7 @@ class Analysis:
                 break
             taken.more()
         if told == "room":
-            raise NoTrace("a block larger than is kept in memory")
+            raise NoTrace("a block larger, or more small ones, than are kept in memory")
         return str(told)
 
 
@@ -263,6 +283,13 @@ class _Account:
         self._bytes = 0
         self._bits = 0
         self._trials = 0
+        self._searches = 0
+
+    def search(self) -> bool:
+        """An engine is to be looked for; is the best one worth it? Members may be many, and a search takes longer than
+        they do."""
+        self._searches += 1
+        return self._searches <= _SEARCHES
 
     def trial(self) -> None:
         """Engines are looked for. NoTrace: too often."""
@@ -281,12 +308,16 @@ class _Account:
 class _Held:
     """Holds the stretches of one member against engines, one after the other."""
 
-    def __init__(self, engines: list[Choice], candidates: list[Choice], account: _Account) -> None:
-        # What did for the member before does for this one, nearly always.
+    def __init__(self, engines: list[Choice], header: bytes, account: _Account) -> None:
         self._engines = engines
-        self._candidates = [*engines[-1:], *(one for one in candidates if one not in engines[-1:])]
+        self._header = header
         self._account = account
         self._now: tuple[Choice, deflate.Engine] | None = None
+
+    def _candidates(self) -> Iterator[Choice]:
+        # What did for the member before does for this one, nearly always.
+        yield from self._engines[-1:]
+        yield from (one for one in candidates(self._header) if one not in self._engines[-1:])
 
     def against(self, body: _Body, after: _Body | None, ended: bool) -> Segment:
         """The segment of a stretch. `after`: the one that follows, whose content may be wanted ahead; `ended`: that is
@@ -308,23 +339,24 @@ class _Held:
             try:
                 found = engine.make(stretch, view, begin, last, limit)
                 return self._segment(body, choice, state, found, not _begins(choice, view, begin, last, body, state))
-            except (deflate.TooMuch, deflate.Lost):
+            except _NOT_IT:
                 self._now = None
         if body.start:
             self._account.trial()
+        thorough = self._account.search()
         for most in (_SOME, limit):
             best: tuple[bytes, Choice, deflate.Engine] | None = None
-            for choice in self._candidates:
+            for choice in self._candidates():
                 try:
                     engine = deflate.Engine(*choice)
                     engine.seek(view, begin, last, body.start)
                     found = engine.make(stretch, view, begin, last, most)
-                except (LookupError, deflate.TooMuch, deflate.Lost):
+                except (LookupError, *_NOT_IT):
                     continue
                 if best is None or len(found) < len(best[0]):
                     best = found, choice, engine
                     most = len(found)
-                if not found:
+                if not found or not thorough:
                     break
             if best is not None:
                 found, choice, engine = best

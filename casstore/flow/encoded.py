@@ -24,6 +24,7 @@ _SMALL = 256
 
 ENCODERS = {
     ("go", 1): "Go compress/flate 1.7 to 1.26",
+    ("go", 2): "Go compress/flate from 1.27 on",
     ("zlib", 1): "zlib 1.2",
     ("gzip", 1): "GNU gzip",
     ("pigz", 1): "pigz",
@@ -140,11 +141,15 @@ def replayed(
     if sum(one.content for member in trace.members for one in member.segments) != recipe.content_size:
         raise Damaged("its trace is that of other content", what=what)
     pieces = replay(trace, content, start, stop)
+    wanted = stop - start
     while True:
         try:
             piece = next(pieces, None)
         except FAILURES as error:
             raise Damaged(f"cannot be made again from its content: {error}", what=what) from None
         if piece is None:
-            return
+            break
+        wanted -= len(piece)
         yield piece
+    if wanted:
+        raise Damaged("its trace makes another length", what=what)

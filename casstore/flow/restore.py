@@ -3,7 +3,9 @@
     catalog row → recipe → the packs' tables → frames (coalesced, cached) → weave → digest → caller
 
 The output is made window by window; windows are independent, so a pool makes several ahead while the caller hashes and
-writes. Whole blobs are checked by their digest, ranges by the digests of the chunks that they touch.
+writes. Whole blobs are checked by their digest. What vouches for a range: of what is loose, a check for each MiB; of
+what is packed, the digests of the chunks that it touches; of what is packed and compressed, the checksums of the frames
+and of the recipe, and, of the compressed bytes, those of the trace's stretches (codec/replay).
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Self
 
@@ -26,6 +28,7 @@ from ..kernels import hashing, spans, table
 from ..kernels.tarscan import Scanner
 from ..model import FRAME_BITS, MAX_FRAME, U8, U32, U64, BlobInfo, Recipe, Used
 from ..store import protocol
+from ..store.cache import BlobCache, Kept, Making
 from ..store.packs import PackCache
 from ..store.volume import Volume
 from .encoded import replayed
@@ -240,18 +243,34 @@ class _Windows:
 class BlobReader:
     """One blob, readable. `read` without bounds checks the blob's digest at the end."""
 
-    def __init__(self, volume: Volume, info: BlobInfo, *, leased: bool = True) -> None:
+    def __init__(self, volume: Volume, info: BlobInfo, *, leased: bool = True, cached: bool = False) -> None:
         """`leased`: the caller's lease names the blob. Its files stay then, and one that is missing is Damaged; without
-        a lease that is NotFound, and the caller looks the blob up again."""
+        a lease that is NotFound, and the caller looks the blob up again.
+
+        `cached`: what is packed and compressed may come from the store's cache, and is put there when it is read whole.
+        Not for who wants to know whether it can be made again."""
         self._volume = volume
         self._leased = leased
         self.info = info
         self.size = info.size
-        self._packed: _Packed | None = None
+        self._recipe: _Packed | None = None
         self._begun: _Windows | None = None
+        self._cache: BlobCache | None = None
         if info.place.state == "packed":
-            with self._blaming():
-                self._packed = _Packed(volume.packs, Names(volume.file.chunk_digest), info)
+            if cached and info.encoding != "identity":
+                self._cache = volume.cache  # then it may be that nobody asks for the recipe
+            else:
+                self._recipe = self._open()
+
+    @property
+    def _packed(self) -> _Packed | None:
+        if self._recipe is None and self.info.place.state == "packed":
+            self._recipe = self._open()
+        return self._recipe
+
+    def _open(self) -> _Packed:
+        with self._blaming():
+            return _Packed(self._volume.packs, Names(self._volume.file.chunk_digest), self.info)
 
     @contextlib.contextmanager
     def _blaming(self) -> Iterator[None]:
@@ -280,7 +299,7 @@ class BlobReader:
     def begin(self, ahead: Ahead) -> None:
         """Have the first windows made already; `read`, of the whole blob and with the same `ahead`, goes on from
         there."""
-        if self._packed is not None and self.size and not self._packed.encoded:
+        if self._cache is None and self._packed is not None and self.size and not self._packed.encoded:
             self._begun = _Windows(self._packed, 0, self.size, False, ahead)
             self._begun.fill()
 
@@ -293,19 +312,37 @@ class BlobReader:
         with self._blaming():
             if start == 0 and stop == self.size:
                 yield from self._whole(ahead)
+            elif self._cache is not None and (kept := self._cache.find(self.info.digest, self.size)) is not None:
+                yield from self._kept(kept, start, stop, ahead)
             else:
                 yield from self._buffers(start, stop, check=True, ahead=ahead)
 
-    def content(self, limit: Limit = LIMIT, *, ahead: Ahead | int | None = None) -> Iterator[memoryview]:
-        """Buffers of what is inside the blob: itself, if it is not compressed. Verified, but for what is packed only as
-        in `copy`. BadInput: it is not what its encoding says."""
+    def content(
+        self, limit: Limit = LIMIT, start: int = 0, end: int | None = None, *, ahead: Ahead | int | None = None
+    ) -> Iterator[memoryview]:
+        """Buffers of bytes [start, end) of what is inside the blob: itself, if it is not compressed. What is packed
+        needs no replay, and for a range only what it touches. Verified: whole by the digest of the content, where that
+        is known, else by those of the chunks; what is compressed and loose as in `read`. BadInput: it is not what its
+        encoding says."""
         if self._packed is not None and self._packed.encoded:
+            size = self._packed.layout.size
+            stop = size if end is None else min(end, size)
+            diffid = self.info.diffid
             with self._blaming():
-                yield from self._windows(0, self._packed.layout.size, check=False, ahead=ahead)
-            return
-        stream = compression.open_stream(Buffers(self.read(ahead=ahead)), limit, str(self.info.digest))
-        while data := stream.read(1 << 20):
-            yield memoryview(data)
+                if diffid is not None and (start, stop) == (0, size):
+                    buffers = self._windows(0, size, check=False, ahead=ahead)
+                    yield from self._digested(buffers, size, diffid)
+                else:
+                    yield from self._windows(start, stop, check=True, ahead=ahead)
+        elif self.info.encoding == "identity":
+            yield from self.read(start, end, ahead=ahead)
+        else:
+            stream = compression.open_stream(Buffers(self.read(ahead=ahead)), limit, str(self.info.digest))
+            at = 0
+            while (end is None or at < end) and (data := stream.read(1 << 20)):
+                if at + len(data) > start:
+                    yield memoryview(data)[max(start - at, 0) : None if end is None else end - at]
+                at += len(data)
 
     def copy(self, out: bytearray, spans: Spans) -> None:
         """Spans of the content of a blob that is packed into a buffer; what vouches for them are the checksums of the
@@ -336,27 +373,69 @@ class BlobReader:
             raise Damaged("the recipe is not that of a tar", what=str(self.info.digest)) from None
 
     def _whole(self, ahead: Ahead | int | None) -> Iterator[memoryview]:
-        hasher = self.info.digest.hasher() if self.info.digest.algorithm != "sha256" else hashing.Sha256()
+        found = self._cache.take(self.info.digest, self.size) if self._cache is not None else None
+        if isinstance(found, Making):
+            try:
+                buffers = self._buffers(0, self.size, check=False, ahead=ahead)
+                yield from self._digested(buffers, self.size, self.info.digest, found.write, found.finish)
+            finally:
+                found.abort()
+        elif found is not None:
+            try:
+                buffers = self._kept(found, 0, self.size, ahead)
+                yield from self._digested(buffers, self.size, self.info.digest)
+            except Damaged:
+                found.discard()
+                raise
+        else:
+            buffers = self._buffers(0, self.size, check=False, ahead=ahead)
+            yield from self._digested(buffers, self.size, self.info.digest)
+
+    def _kept(self, kept: Kept, start: int, stop: int, ahead: Ahead | int | None) -> Iterator[memoryview]:
+        """From the cache, and what that does not give made again."""
+        for piece in kept.read(start, stop):
+            yield piece
+            start += len(piece)
+        if start < stop:
+            yield from self._buffers(start, stop, check=True, ahead=ahead)
+
+    def _digested(
+        self,
+        buffers: Iterator[memoryview],
+        size: int,
+        digest: Digest,
+        see: Callable[[memoryview], None] = lambda data: None,
+        right: Callable[[], None] = lambda: None,
+    ) -> Iterator[memoryview]:
+        """The buffers, which must have this size and digest in all: Damaged before the last one else. `see` is shown
+        each; `right` is called when they are."""
+        hasher = digest.hasher() if digest.algorithm != "sha256" else hashing.Sha256()
+
+        def take(data: memoryview) -> None:
+            hasher.update(data)
+            see(data)
+
         held: memoryview | None = None
         seen = 0
         # One thread hashes what the caller already writes; the last buffer waits for the verdict.
         hashed: Future[None] | None = None
         with ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:  # its thread starts with the first submit
-            for buffer in self._buffers(0, self.size, check=False, ahead=ahead):
+            for buffer in buffers:
                 if held is not None:
                     yield held
                 if hashed is not None:
                     hashed.result()
-                if self.size > WINDOW:
-                    hashed = pool.submit(hasher.update, buffer)
+                if size > WINDOW:
+                    hashed = pool.submit(take, buffer)
                 else:
-                    hasher.update(buffer)
+                    take(buffer)
                 seen += len(buffer)
                 held = buffer
             if hashed is not None:
                 hashed.result()
-        if seen != self.size or hasher.digest() != self.info.digest.raw:
+        if seen != size or hasher.digest() != digest.raw:
             raise Damaged("the stored bytes do not have the blob's digest", what=str(self.info.digest))
+        right()
         if held is not None:
             yield held
 

@@ -1,6 +1,7 @@
 """A gzip trace as bytes: what a recipe keeps beside the content. FORMATS.md says what each byte means.
 
-Numbers are columns; exceptions, headers and trailers, of which one is like the next, are compressed together.
+Numbers are columns; exceptions, headers and trailers, of which one is like the next, are compressed together, and the
+tail with them.
 """
 
 from __future__ import annotations
@@ -20,10 +21,20 @@ _HEADER = struct.Struct("<5sBBIIQQI")
 _ENGINE = struct.Struct("<HBb")
 _LEVEL = 19
 _STATE = 4
-MAX_SEGMENTS = 1 << 22
-"""Of one blob: 16 TiB of content in stretches as they are made."""
+MAX_SEGMENTS = 1 << 18
+"""Of one blob: 1 TiB of content in stretches as they are made. As many members."""
+MAX_CONTENT = 16 << 20
+"""Bytes of content of one segment."""
+PER_SEGMENT = 1 << 14
+"""Bytes of content for each segment, at least, but for two of each member: what it costs to begin one is paid for."""
+MAX_BLOCKS = 1 << 15
+"""Blocks of one segment."""
+BITS_PER_BYTE = 16
+"""At most, of a stream for a byte of content: a match of three takes 15 + 15 + 13 bits and fewer than 48."""
+BITS_PER_BLOCK = 5120
+"""At most, of a block for its head and end: 3 + 14 + 19 * 3 + 316 * 14 + 15 bits and fewer than 4700."""
 MAX_TEXTS = 96 << 20
-"""Bytes of exceptions, headers and trailers."""
+"""Bytes of exceptions, headers, trailers and the tail."""
 MAX_NAME = 32
 TRAILER = 8
 """Bytes of a member's trailer."""
@@ -39,6 +50,7 @@ def encode(trace: Trace) -> bytes:
             *(member.header for member in trace.members),
             *(member.trailer for member in trace.members),
             *(one.exceptions for one in segments),
+            trace.tail,
         ]
     )
     if len(texts) > MAX_TEXTS:
@@ -72,7 +84,7 @@ def encode(trace: Trace) -> bytes:
         len(stored),
         len(trace.tail),
     )
-    return b"".join((header, names, columns, stored, trace.tail))
+    return b"".join((header, names, columns, stored))
 
 
 def _column(values: list[int]) -> U64:
@@ -102,12 +114,12 @@ def decode(data: Buffer, what: str = "trace") -> Trace:
         at += _ENGINE.size + name_length
     counts = [members] * 3 + [count] * (8 + _STATE)
     columns, at = decode_columns(view, at, counts, what, 8 * sum(counts))
-    if at + stored + tail != len(view):
+    if at + stored != len(view) or tail > length:
         raise Damaged("trace contradicts itself", what=what)
     texts = inflated(view[at : at + stored], length, what) if stored else b""
     if len(texts) != length:
         raise Damaged("trace contradicts itself", what=what)
-    _check(columns, len(choices), count, length, what)
+    _check(columns, len(choices), count, length - tail, what)
     numbers, paddings, headers, *rows = (column.tolist() for column in columns)
     heads = _cut(texts, 0, headers)
     ends = _cut(texts, sum(headers), [TRAILER] * members)
@@ -123,7 +135,7 @@ def decode(data: Buffer, what: str = "trace") -> Trace:
     for number, padding, head, end in zip(numbers, paddings, heads, ends, strict=True):
         found.append(Member(head, tuple(segments[begin : begin + number]), padding, end))
         begin += number
-    return Trace(tuple(choices), tuple(found), bytes(view[at + stored :]))
+    return Trace(tuple(choices), tuple(found), bytes(texts[length - tail :]))
 
 
 def _check(columns: list[U64], engines: int, count: int, length: int, what: str) -> None:
@@ -135,7 +147,11 @@ def _check(columns: list[U64], engines: int, count: int, length: int, what: str)
         and _below(engine, engines)
         and _below(goes_on, 2)
         and all(_below(one, 1 << 32) for one in (tokens, checks, *states))
-        and all(0 <= _sum(one) < 1 << 62 for one in (content, bits, blocks))
+        and _below(content, MAX_CONTENT + 1)
+        and count <= 2 * len(numbers) + _sum(content) // PER_SEGMENT
+        and _below(blocks, MAX_BLOCKS + 1)
+        and bool(np.all(tokens <= content))
+        and bool(np.all(bits <= BITS_PER_BYTE * content + BITS_PER_BLOCK * blocks))
     )
     if not fine:
         raise Damaged("trace contradicts itself", what=what)

@@ -1,21 +1,18 @@
-"""The plumbing below images: single blobs put, read, listed, pinned."""
+"""The plumbing below images: single blobs read, listed, pinned. (They are put in blob_put: reading one must not wait
+for what packs.)"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ..codec import compression
-from ..codec.gzip import LIMIT
 from ..digest import Digest
 from ..errors import BadInput, NotFound
 from ..flow.encoded import encoder_of
-from ..flow.ingest import Ingest
 from ..flow.restore import BlobReader
-from ..flow.source import StreamSource, open_input
-from ..model import BlobInfo, Progress
+from ..model import BlobInfo
 from ..store import names, protocol, query
 from ..store.leases import Lease
 from ..store.names import PIN
@@ -34,42 +31,27 @@ class BlobSummary:
     stored_size: int
 
 
-def put(
+def cat(
     volume: Volume,
-    where: str | Path | int,
+    digest: Digest,
+    start: int = 0,
+    end: int | None = None,
     *,
-    pack: str = "plain",
-    codec: str = "zstd:3",
+    content: bool = False,
     limit: compression.Limit = compression.LIMIT,
-    trace_limit: float = LIMIT,
-    progress: Progress | None = None,
-) -> Digest:
-    """Store a file or stream as one blob, pinned until `rm`."""
-    with open_input(where) as raw, Lease(volume.catalog, volume.objects, "blob put") as lease:
-        ingest = Ingest(
-            volume, lease.id, pack=pack, codec=codec, limit=limit, trace_limit=trace_limit, progress=progress
-        )
-        try:
-            taken = ingest.take(StreamSource(raw), what="blob")
-            written = ingest.finish()
-            protocol.commit(
-                volume.catalog, lease.id, written.blobs, objects=written.objects, pins=[(taken.digest, PIN)]
-            )
-            return taken.digest
-        finally:
-            ingest.close()
-
-
-def cat(volume: Volume, digest: Digest, start: int = 0, end: int | None = None) -> Iterator[memoryview]:
-    """A blob's bytes [start, end), checked."""
+) -> Iterator[memoryview]:
+    """A blob's bytes [start, end), checked; with `content` those of what is inside it, uncompressed (BlobReader)."""
     with Lease(volume.catalog, volume.objects, "blob cat", reading=True) as lease:
         opened = protocol.read_open(volume.catalog, lease.id, [digest])
         info = opened.blobs.get(digest)
         if info is None:
             raise no_such_blob(digest)
-        if start > info.size or (end is not None and end < start):
-            raise BadInput(f"range is outside of the blob's {info.size} bytes", what=str(digest))
-        yield from BlobReader(volume, info).read(start, end)
+        size = info.content_size if content else info.size
+        if (size is not None and start > size) or (end is not None and end < start):
+            whose = "content's" if content else "blob's"
+            raise BadInput(f"range is outside of the {whose} {size} bytes", what=str(digest))
+        reader = BlobReader(volume, info, cached=True)
+        yield from reader.content(limit, start, end) if content else reader.read(start, end)
 
 
 def no_such_blob(digest: Digest) -> NotFound:

@@ -138,6 +138,6 @@ class _Saved:
         return info.content_size, reader.content(ahead=self._ahead)
 
     def _begin(self, content: Content) -> BlobReader:
-        reader = BlobReader(self._volume, self._infos[content.digest])
+        reader = BlobReader(self._volume, self._infos[content.digest], cached=True)
         reader.begin(self._ahead)
         return reader

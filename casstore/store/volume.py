@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .cache import BlobCache
 from .index import IndexSet
 from .packs import PackCache
 from .site import Site
@@ -16,6 +17,7 @@ class Volume:
         self.objects = site.objects
         self.catalog = site.catalog
         self.packs = PackCache(self.objects)
+        self.cache = BlobCache(self.objects, self.catalog)
 
     def index(self, keys: list[str]) -> IndexSet:
         """The index over these live segments (catalog rows read by the caller's transaction)."""

@@ -32,7 +32,8 @@ class ImageUse:
 @dataclass(frozen=True, slots=True)
 class DfReport:
     """`blob_bytes`: sizes of all blobs. `chunks`, `chunk_bytes`: the distinct content below the packed ones,
-    uncompressed. `stored_bytes`: the files of the store. `saved_bytes`: blob_bytes less stored_bytes."""
+    uncompressed. `stored_bytes`: the files of the store, but for `cache_bytes`: blobs that were made again, kept until
+    the room is wanted. `saved_bytes`: blob_bytes less stored_bytes."""
 
     images: int
     blobs: int
@@ -40,6 +41,7 @@ class DfReport:
     chunks: int
     chunk_bytes: int
     stored_bytes: int
+    cache_bytes: int = 0
     per_image: list[ImageUse] = field(default_factory=list)
 
     @property
@@ -53,13 +55,15 @@ def df(volume: Volume, images: Callable[[], Images] | None = None) -> DfReport:
         stats = names.stats(tx)
         packs = [row.key for row in query.objects(tx, "data") if row.state == "live"]
     chunks, chunk_bytes = distinct(volume, packs)
+    cached = volume.cache.usage()
     return DfReport(
         stats.images,
         stats.blob_count,
         stats.blob_bytes,
         chunks,
         chunk_bytes,
-        stored_bytes(volume),
+        volume.objects.usage() - cached,
+        cached,
         per_image(images()) if images is not None else [],
     )
 
@@ -80,11 +84,6 @@ def distinct(volume: Volume, packs: Iterable[str]) -> tuple[int, int]:
             lengths.append(table.lengths)
     _, first = np.unique(np.concatenate(names_), return_index=True)
     return len(first), int(np.concatenate(lengths)[first].sum(dtype=np.uint64))
-
-
-def stored_bytes(volume: Volume) -> int:
-    """Bytes of all files of the store: objects, catalog, index, and what is being written."""
-    return volume.objects.usage()
 
 
 def per_image(images: Images) -> list[ImageUse]:

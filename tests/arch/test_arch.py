@@ -20,6 +20,7 @@ NATIVE = sorted(each for each in (ROOT / "_native").iterdir() if each.suffix in 
 DOORS = {
     "store/objects.py": "the only door to what lies under STORE",
     "store/disk.py": "its hinges: how bytes, files and folders become durable",
+    "store/cache.py": "blobs made again, in a folder that anyone may empty",
     "store/catalog.py": "SQLite opens its own file; only whether it is there is asked",
     "flow/source.py": "files that the user named, to read",
     "rootfs/folder.py": "the folder that the user named to be filled",

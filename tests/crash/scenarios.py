@@ -34,6 +34,12 @@ packs.PackShelf.__init__.__defaults__ = (32 << 10,)
 """What happens after MiBs happens after KiBs: the log is written back, files are pushed to the disk, packs are full."""
 SEGMENTS = SMALL + "from casstore.codec import gzip\ngzip.TARGET = 160 << 10\n"
 """And streams are taken apart in many segments."""
+CACHED = """
+from casstore.store import cache
+cache.LEAST = 1 << 10
+cache.SPAN = 16 << 10
+"""
+"""Small blobs are kept in the cache too, in several pieces."""
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("CASSTORE_")} | {
     "PYTHONDONTWRITEBYTECODE": "1"
 }
@@ -196,6 +202,14 @@ def _gzip_comes(place: Place) -> None:
     place.input("gzip.tar", sample.docker_archive(*_gzip_images(), pack=sample.gz))
 
 
+def _gzip_packed(place: Place) -> None:
+    """What is saved must be made again first, and goes into the cache."""
+    _gzip_comes(place)
+    place.casstore("load", "--pack", "now", "-i", "{inputs}/gzip.tar")
+    with place.by_hand():
+        (place.out / "saved.tar").write_bytes(b"what was there before")
+
+
 def _gzip_images() -> list[sample.Image]:
     return [sample.rich_image("next", ("app:1", "gz:1")), _text_image("gz", "text:1", 700_000)]
 
@@ -320,6 +334,13 @@ SCENARIOS = [
     Scenario("check rebuild", _no_catalog, ("check", "--repair"), broken=True),
     Scenario("check older", _old_catalog, ("check", "--repair"), broken=True),
     Scenario("save", _old_file, ("save", "-o", "{out}/saved.tar", "app:1", "base:1"), outside=True),
+    Scenario(
+        "save gzip",
+        _gzip_packed,
+        ("save", "-o", "{out}/saved.tar", "gz:1", "text:1"),
+        outside=True,
+        patch=CACHED,
+    ),
     Scenario(
         "import",
         _one_image,

@@ -15,7 +15,7 @@ from casstore.oci import build
 from casstore.oci.manifest import Descriptor
 
 FORMS = ("docker", "oci", "gzip", "index")
-"""docker: plain layers, no manifest of its own; oci: plain layers; gzip: layers that stay loose; index: the
+"""docker: plain layers, no manifest of its own; oci: plain layers; gzip: layers that gc packs; index: the
 gzip one and a sibling for another machine."""
 
 

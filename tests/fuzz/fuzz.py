@@ -28,18 +28,27 @@ ROOT = HERE.parents[1]
 NATIVE_FOLDER = ROOT / "_native"
 SEEDS, FOUND = HERE / "seeds", HERE / "found"
 
+_DEFLATE = [
+    *("deflate_parse.c", "deflate_tables.c", "deflate_write.c", "stretch.c", "trace.c"),
+    *sorted(path.name for path in NATIVE_FOLDER.glob("engine*.c")),
+]
 #: Targets in C, and the files of `_native` that each is linked with.
 NATIVE = {
     "tarscan": ["tarscan.c", "tar_header.c"],
     "cut": ["cut.c"],
     "table": ["table.c"],
     "spans": ["spans.c", "sha256.c"],
+    "deflate": _DEFLATE,
+    "trace": _DEFLATE,
 }
-PYTHON = ("recipe", "pack", "index", "documents", "archive", "layer", "tree")
+ENGINES = ("deflate", "trace")
+"""Targets that spend their time in loops over content, where to guide by each comparison takes most of it."""
+PYTHON = ("recipe", "pack", "index", "documents", "archive", "layer", "tree", "gzip")
 TARGETS = (*NATIVE, *PYTHON)
 
 SANITIZE = "-fsanitize=address,undefined"
 FLAGS = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-g", "-O1", "-fno-sanitize-recover=all"]
+UNGUIDED = ["-O2", "-fno-sanitize-coverage=trace-cmp"]
 #: What an input may take: seconds, MiB of all memory.
 LIMITS = ["-timeout=60", "-rss_limit_mb=4096"]
 OPTIONS = {
@@ -80,11 +89,12 @@ def build(name: str, folder: Path, *, fuzzer: bool) -> Path:
     compiler = "clang" if fuzzer else os.environ.get("CC", "cc")
     sanitize = SANITIZE + (",fuzzer" if fuzzer else "")
     _probe(compiler, sanitize, folder, fuzzer)
+    flags = [*FLAGS, *(UNGUIDED if fuzzer and name in ENGINES else [])]
     program = folder / f"{name}-{'fuzz' if fuzzer else 'replay'}"
     sources = [HERE / f"fuzz_{name}.c", *(NATIVE_FOLDER / each for each in NATIVE[name])]
     sources += [] if fuzzer else [HERE / "fuzz_replay.c"]
     include = [f"-I{NATIVE_FOLDER}", f"-I{NATIVE_FOLDER / 'tests'}"]
-    command = [compiler, *FLAGS, sanitize, *include, *map(str, sources), "-o", str(program)]
+    command = [compiler, sanitize, *flags, *include, *map(str, sources), "-o", str(program)]
     made = subprocess.run(command, capture_output=True, text=True)
     if made.returncode:
         raise RuntimeError(made.stderr)

@@ -72,7 +72,7 @@ def native() -> dict[str, dict[str, bytes]]:
         "table": {f"bits-{bits}": bytes([bits, 20, 15]) + noise(bits, 500) for bits in (0, 2, 8)}
         | {"alike": bytes([3, 60, 40]) + b"\0\1" * 300},
         "spans": {f"flags-{flags}": bytes([flags]) + noise(flags, 600) for flags in (0x63, 0xA7, 0x45, 0x71)},
-    }
+    } | module("gzip").native()
 
 
 def every() -> dict[str, dict[str, bytes]]:

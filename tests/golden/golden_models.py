@@ -6,16 +6,20 @@ again: it is what somebody's disk holds.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from casstore.codec import frame as codec
+from casstore.codec.gzip import Analysis
 from casstore.codec.long import Compressor
 from casstore.digest import Digest
-from casstore.format import bundle, index, pack, recipe, references, storefile
+from casstore.format import bundle, index, pack, recipe, references, storefile, trace
 from casstore.format.bundle import Base, BundleWriter, Carried, Head, Header, Kind, Name, Part
 from casstore.format.pack import DataTable, MetadataTable, PackKind, Record, RecordKind
 from casstore.model import FRAME_BITS, ChunkList, Cutter, Recipe
@@ -216,7 +220,33 @@ def thin_bundle() -> bytes:
     return bytes(out)
 
 
+def made_oddly() -> bytes:
+    """Two members and padding: by Python's zlib, with flushes where no encoder has any, and as `gzip` does it. Written
+    once; what is in the file counts, whatever zlib makes of it elsewhere."""
+    path = V1 / "odd.gz"
+    if path.exists():
+        return path.read_bytes()
+    encoder = zlib.compressobj(6, zlib.DEFLATED, 31)
+    first = encoder.compress(ODD_CONTENT[:7000]) + encoder.flush(zlib.Z_FULL_FLUSH)
+    first += encoder.compress(ODD_CONTENT[7000:20000]) + encoder.flush(zlib.Z_SYNC_FLUSH)
+    first += encoder.compress(ODD_CONTENT[20000:]) + encoder.flush()
+    return first + gzip.compress(b"more", 9, mtime=5) + bytes(20)
+
+
+ODD_CONTENT = b"".join(noise(20 + i % 3, 300 + 37 * i) for i in range(40))
+"""Of the first member of odd.gz; the other's is "more"."""
+
+
+def trace_of_odd() -> bytes:
+    analysis = Analysis(io.BytesIO(made_oddly()))
+    if b"".join(bytes(piece) for piece in analysis) != ODD_CONTENT + b"more" or analysis.trace is None:
+        raise AssertionError(analysis.reason)
+    return trace.encode(analysis.trace)
+
+
 FILES: dict[str, Callable[[], bytes]] = {
+    "odd.gz": made_oddly,
+    "odd.trace": trace_of_odd,
     "data.pack": data_pack,
     "metadata.pack": metadata_pack,
     "segment.index": index_segment,

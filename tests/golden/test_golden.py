@@ -10,17 +10,19 @@ import pytest
 
 from casstore.codec import frame as codec
 from casstore.codec.long import Decompressor
+from casstore.codec.replay import replay
 from casstore.digest import Digest
 from casstore.flow.source import BytesSource
-from casstore.format import bundle, index, pack, recipe, references, storefile
+from casstore.format import bundle, index, pack, recipe, references, storefile, trace
 from casstore.format.bundle import BundleReader, Part
 from casstore.format.encoding import zstd
 from casstore.format.pack import DataTable, MetadataTable, PackKind
+from casstore.kernels import deflate
 from casstore.model import FRAME_BITS, MAX_FRAME, Recipe
 
 #: zstd may choose other bytes in another version, for the same content; only then may encoded bytes differ.
 ZSTD_OF_GOLDEN = "1.5.7"
-COMPRESSED = {"data.pack", "metadata.pack", "tar.recipe", "traced.recipe", "thin.bundle"}
+COMPRESSED = {"data.pack", "metadata.pack", "tar.recipe", "traced.recipe", "thin.bundle", "odd.trace"}
 
 
 def read(name: str) -> bytes:
@@ -130,3 +132,16 @@ def test_bundle() -> None:
     stream.end()
     assert content == b"".join(chunk for chunk, source in golden.BUNDLE_CHUNKS if not source)
     assert reader.end() == Digest.of(read("thin.bundle"))
+
+
+NATIVE = pytest.mark.skipif(deflate.IMPLEMENTATION == "none", reason="gzip needs the compiled kernels")
+
+
+@NATIVE
+def test_a_trace_makes_the_very_gzip_again() -> None:
+    kept = trace.decode(read("odd.trace"))
+    content = golden.ODD_CONTENT + b"more"
+    blob = read("odd.gz")
+    assert b"".join(replay(kept, lambda start, end: content[start:end])) == blob
+    assert b"".join(replay(kept, lambda start, end: content[start:end], 700, 900)) == blob[700:900]
+    assert sum(len(one.exceptions) for one in kept.members[0].segments) > 0  # some of it is odd

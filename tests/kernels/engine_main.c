@@ -1,4 +1,4 @@
-/* An engine as a program: engine NAME LEVEL < content > deflate. With -t it says how fast it was, in MB/s of content. */
+/* An engine as a program: engine NAME LEVEL [VERSION] < content > deflate. With -t it says how fast it was, in MB/s of content. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,10 +25,11 @@ static uint8_t *read_all(size_t *n) {
 int main(int argc, char **argv) {
     int timed = argc > 1 && !strcmp(argv[1], "-t");
     if (timed) argc--, argv++;
-    if (argc != 3) return 2;
+    if (argc != 3 && argc != 4) return 2;
+    unsigned version = argc == 4 ? (unsigned)atoi(argv[3]) : 1;
     const engine_kind *kind = NULL;
     for (size_t i = 0; i < engine_count; i++)
-        if (!strcmp(engine_kinds[i]->name, argv[1])) kind = engine_kinds[i];
+        if (!strcmp(engine_kinds[i]->name, argv[1]) && engine_kinds[i]->version == version) kind = engine_kinds[i];
     if (!kind) return 2;
     size_t n, room;
     uint8_t *content = read_all(&n);

@@ -422,7 +422,7 @@ def test_blob_put_and_rm(casstore: Run, store: Recorder) -> None:
 
 
 def test_blob_cat(casstore: Run, store: Recorder) -> None:
-    store.answers["blobs.cat"] = lambda *_: iter([b"ab", memoryview(b"c"), bytearray(b"d\0"), b""])
+    store.answers["blobs.cat"] = lambda *_, **__: iter([b"ab", memoryview(b"c"), bytearray(b"d\0"), b""])
     store.answers["blobs.inspect"] = {"Size": 100}
     name = Digest.parse(DIGEST)
     assert casstore("blob", "cat", DIGEST).out == "abcd\0"

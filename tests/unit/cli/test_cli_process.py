@@ -41,7 +41,7 @@ STORE = textwrap.dedent("""
                 with ThreadPoolExecutor(1) as pool:
                     pool.submit(work).result()
             @staticmethod
-            def cat(digest, *span):
+            def cat(digest, *span, content=False):
                 while True:
                     yield bytes(1 << 16)
             @staticmethod

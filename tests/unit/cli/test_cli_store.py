@@ -281,5 +281,6 @@ print(*sorted({"rich", "rich_click", "numpy", "asyncio", "tarfile", "casstore.fl
 
 def test_version(run_in: Run) -> None:
     row = json.loads(run_in("version", "--format", "json").out)
-    assert row["Kernels"].keys() == {"cut", "hashing", "spans", "table", "tarscan"}
+    assert row["Kernels"].keys() == {"cut", "deflate", "hashing", "spans", "table", "tarscan"}
+    assert "GNU gzip" in row["Encoders"]
     assert run_in("--version").out == f"casstore {row['Version']}\n"
