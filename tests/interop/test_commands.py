@@ -478,7 +478,7 @@ def test_df_counts(cas: Cas, two: None, store_path: Path) -> None:
 
 def test_config(cas: Cas, rows: Rows) -> None:
     assert {line.split()[0] for line in cas("config", "ls").lines[1:]} == {
-        "pack.after", "pack.budget", "cache.size", "compression", "min-free", "limit.ratio", "limit.output",
+        "pack.after", "pack.budget", "trace.limit", "cache.size", "compression", "min-free", "limit.ratio", "limit.output",
     }  # fmt: skip
     cas("config", "set", "pack.budget", "90s")
     assert cas("config", "get", "pack.budget").out == "90s\n"

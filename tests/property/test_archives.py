@@ -225,7 +225,7 @@ def test_a_spoilt_archive_is_an_error_or_an_image(store: api.Store, form: str, s
         with open(os.devnull, "wb") as nowhere:
             store.save([str(row.id)], nowhere.fileno())
     list(store.remove([str(row.id) for row in store.images() if row.repository != "before"], force=True))
-    store.gc(grace=0, budget=0)
+    store.gc(grace=0, max_time=0)
     assert {row.repository for row in store.images()} <= {"before"}
 
 
