@@ -380,7 +380,7 @@ class Ingest:
         for blob in written.blobs:
             loose, file = self._unproved.pop(blob.digest, (None, None))
             if loose is not None and file is not None:
-                refused = doubt(self._volume, blob)
+                refused = doubt(self._volume, blob, progress=self._progress)
                 if refused:
                     staged.append(file)
                     objects.append(NewObject(loose.place.key, loose.size))

@@ -17,7 +17,7 @@ from ..kernels import hashing, table, tarscan
 from ..model import FRAME_BITS, MAX_FRAMES, U8, U32, U64, BlobInfo, Buffer, NewBlob, Recipe
 from ..store.volume import Volume
 from .ingest import Ingest
-from .proof import doubt, info_of
+from .proof import OTHER, doubt, info_of
 from .reach import Reach
 from .records import Pending
 from .restore import BlobReader, Reading
@@ -107,7 +107,7 @@ def unlike(volume: Volume, blob: NewBlob, check: Callable[[], None]) -> str:
             scanner.feed(piece)
     else:
         refused = doubt(volume, blob, check)
-        if refused.startswith("it does not"):
+        if refused == OTHER:
             raise Damaged(refused, what=str(blob.digest))
         inside = hashing.Sha256()
         for piece in reader.content():

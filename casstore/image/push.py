@@ -200,7 +200,7 @@ class _Push:
     def _read(self, info: BlobInfo, start: int) -> Iterator[Buffer]:
         step = Step(self._progress, _short(info), info.size)
         step.advance(start)
-        reader = BlobReader(self._volume, info)
+        reader = BlobReader(self._volume, info, cached=True)
         for buffer in step.over(reader.read(start)):
             self._crew.check()
             yield buffer

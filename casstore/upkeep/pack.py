@@ -156,7 +156,7 @@ class _Batch:
                     begun, encoder = self._taken[blob.digest]
                     lease.check()
                     self._check()
-                    refused = doubt(volume, blob, self._check)
+                    refused = doubt(volume, blob, self._check, self._progress)
                     if refused:
                         lease.check()
                         self._refuse(blob.digest, refused)
