@@ -27,7 +27,7 @@ from ..store import names, protocol, query
 from ..store.catalog import Tx
 from ..store.leases import Lease
 from ..store.volume import Volume
-from ..transport.blobs import BlobDownload
+from ..transport.blob_download import BlobDownload
 from ..transport.registry import Registry
 from .content import find_below, read_document
 from .crew import Crew

@@ -21,7 +21,7 @@ from ..store import names, protocol
 from ..store.catalog import Tx
 from ..store.leases import Lease
 from ..store.volume import Volume
-from ..transport.blobs import BlobUpload
+from ..transport.blob_upload import BlobUpload
 from ..transport.registry import Registry
 from .content import closure, read_document
 from .crew import Crew
