@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from .digest import Digest
+from .distribution import Distribution
 from .errors import Conflict, Interrupted, OutOfSpace, UsageError
 from .format.storefile import StoreFile
 from .handles import Blobs, Config
@@ -33,15 +34,11 @@ from .store.site import make_site, open_site, read_store_file
 
 if TYPE_CHECKING:
     from .codec.compression import Limit, Readable
-    from .image.bundle import BundleReport
     from .image.history import HistoryLine
     from .image.inside import Change, FileInfo
     from .image.load import LoadReport
     from .image.merged import Merged
     from .image.prune import PruneReport
-    from .image.pull import PullReport
-    from .image.push import PushReport
-    from .image.remote import Remote
     from .image.removal import Step
     from .image.verify import VerifyReport
     from .rootfs.folder import Unpacked
@@ -113,7 +110,7 @@ def _limit(kept: dict[str, str]) -> Limit:
     return replace(LIMIT, ratio=settings.ratio(kept["limit.ratio"]), output=settings.size(kept["limit.output"]))
 
 
-class Store:
+class Store(Distribution):
     """An open store. Any number of threads and processes may work on one store at the same time."""
 
     def __init__(
@@ -255,41 +252,6 @@ class Store:
         with self._naming():
             return import_image(self.volume, source, reference, **more)
 
-    def pull(
-        self,
-        reference: str,
-        *,
-        remote: Remote,
-        platform: str | None = None,
-        all_platforms: bool = False,
-        pack: str | None = None,
-        say: Callable[[str, str], None] = lambda layer, what: None,
-    ) -> PullReport:
-        """Pull an image from its registry. `say` is told (layer, what became of it), from any thread."""
-        from .image.pull import pull
-        from .oci.reference import parse
-
-        name = parse(reference).or_latest()
-        more = self._writing(pack) | {"platform": platform, "all_platforms": all_platforms, "say": say}
-        with self._naming():
-            return pull(self.volume, remote.registry(name), name, **more)
-
-    def push(
-        self,
-        reference: str,
-        *,
-        remote: Remote,
-        platform: str | None = None,
-        say: Callable[[str, str], None] = lambda layer, what: None,
-    ) -> PushReport:
-        """Push what a name stands for to its registry."""
-        from .image.push import push
-        from .oci.reference import parse
-
-        name = parse(reference).or_latest()
-        registry = remote.registry(name, push=True)
-        return push(self.volume, registry, name, platform=platform, say=say, progress=self.progress)
-
     def images(self, pattern: str | None = None, *, all: bool = False, filters: Filters = ()) -> list[ImageSummary]:
         """The images, newest first."""
         return _images(self._site.catalog, pattern, everything=all, filters=filters)
@@ -339,45 +301,6 @@ class Store:
         from .image.verify import verify
 
         return verify(self.volume, reference)
-
-    # -- bundles
-
-    def bundle(
-        self,
-        references: Sequence[str],
-        out: str | Path | int,
-        *,
-        have: Sequence[str] = (),
-        have_file: str | Path | int | None = None,
-        since: str | Path | int | None = None,
-        all_platforms: bool = False,
-    ) -> BundleReport:
-        """Write images to a path or an open descriptor, without what the other side has: the images `have`, the blobs
-        in `have_file` (its `base_list`), what the bundle `since` brought. `all_platforms`: all of an index."""
-        from .image.bundle import create
-
-        more: dict[str, Any] = {"have": have, "have_file": have_file, "since": since, "all_platforms": all_platforms}
-        return create(self.volume, references, out, **more | self._writing(None))
-
-    def load_bundle(self, source: str | Path | int, *, expect: Digest | None = None, tags: bool = True) -> LoadReport:
-        """Load a bundle from a path or an open descriptor: all of it, or nothing. `expect`: the digest of the whole
-        file; without `tags` its images come under their IDs only. NotFound names a base that this store lacks."""
-        from .image.unbundle import load
-
-        with self._naming():
-            return load(self.volume, source, expect=expect, tags=tags, **self._writing(None))
-
-    def base_list(self) -> list[str]:
-        """`bases` as the lines of a file, for `have_file` on the other side."""
-        from .image.bundle_file import base_lines, have
-
-        return base_lines(self.volume, have(self.volume))
-
-    def bases(self) -> list[tuple[Digest, int]]:
-        """Digest and size of each blob that a bundle for this store may leave out."""
-        from .image.bundle_file import have
-
-        return [(info.digest, info.size) for info in have(self.volume)]
 
     # -- inside images
 

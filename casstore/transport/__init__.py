@@ -11,5 +11,6 @@ download.py        one file by HTTP
 http.py            connections, retries, redirects, limits: what all talk with registries goes through
 watch.py           and nobody waits for ever
 auth.py            challenges and tokens; credentials.py: docker's and podman's files, credential helpers
-registry.py        a registry's manifests, tags, referrers; blob_download.py, blob_upload.py: blobs off the wire and onto it
+registry.py        a registry's manifests, tags, referrers
+blob_download.py   blobs off the wire; blob_upload.py: and onto it
 """
