@@ -43,17 +43,19 @@ class Distribution:
         remote: Remote,
         platform: str | None = None,
         all_platforms: bool = False,
+        referrers: bool = False,
         pack: str | None = None,
         say: Callable[[str, str], None] = lambda layer, what: None,
     ) -> PullReport:
-        """Pull an image from its registry. `say` is told (layer, what became of it), from any thread."""
+        """Pull an image from its registry. `referrers`: its signatures, SBOMs and the like too, to stay as long as it
+        does. `say` is told (layer, what became of it), from any thread."""
         from .image.pull import pull
         from .oci.reference import parse
 
         name = parse(reference).or_latest()
-        more = self._writing(pack) | {"platform": platform, "all_platforms": all_platforms, "say": say}
+        more = self._writing(pack) | {"platform": platform, "all_platforms": all_platforms, "referrers": referrers}
         with self._naming():
-            return pull(self.volume, remote.registry(name), name, **more)
+            return pull(self.volume, remote.registry(name), name, say=say, **more)
 
     def push(
         self,

@@ -16,6 +16,7 @@ from .output import line
 @click.option("-a", "--all-tags", is_flag=True, help="Pull every tag of the repository.")
 @click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Take this platform of an index.")
 @click.option("--all-platforms", is_flag=True, help="Take every platform of an index.")
+@click.option("--referrers", is_flag=True, help="Take what refers to it too: signatures, SBOMs.")
 @pack_option
 @network_options
 @click.option("-q", "--quiet", "quiet", is_flag=True, help="Print the name only, and show no progress.")
@@ -26,6 +27,7 @@ def pull(
     all_tags: bool,
     platform: str | None,
     all_platforms: bool,
+    referrers: bool,
     pack: str | None,
     plain_http: bool,
     quiet: bool,
@@ -66,6 +68,7 @@ def pull(
             remote=way,
             platform=platform,
             all_platforms=all_platforms,
+            referrers=referrers,
             pack=pack,
             say=lambda layer, what: say(f"{layer}: {what}"),
         )
