@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import socket
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import registries
 import sample
-from peers import Peer, daemon, need, stop
+from peers import Peer
+from registries import raw
 
 from casstore import api
 from casstore.digest import Digest
@@ -20,61 +19,23 @@ from casstore.errors import Denied
 from casstore.image.remote import Remote
 from casstore.transport.registry import Registry
 
-# bcrypt of `secret`
-HTPASSWD = "me:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
-
-
-def _registry(folder: Path, more: str = "") -> Iterator[str]:
-    program = need("docker-registry")
-    folder.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    config = folder / "config.yml"
-    config.write_text(
-        "version: 0.1\nlog: {level: warn}\n"
-        f"storage: {{filesystem: {{rootdirectory: {folder}/data}}, delete: {{enabled: true}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n{more}"
-    )
-
-    def ready() -> bool:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=5).close()
-        except urllib.error.HTTPError as error:
-            return error.code == 401
-        except OSError:
-            return False
-        return True
-
-    process = daemon([program, "serve", str(config)], folder / "log", ready)
-    try:
-        yield f"localhost:{port}"
-    finally:
-        stop(process)
-
 
 @pytest.fixture(scope="module")
 def host(scratch: Path) -> Iterator[str]:
-    yield from _registry(scratch / "registry")
+    with registries.docker_registry(scratch / "registry") as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def locked(scratch: Path) -> Iterator[str]:
-    passwords = scratch / "htpasswd"
-    passwords.write_text(HTPASSWD)
-    yield from _registry(scratch / "locked", f"auth: {{htpasswd: {{realm: toy, path: {passwords}}}}}\n")
+    with registries.docker_registry(scratch / "locked", **registries.locked(scratch)) as made:
+        yield made
 
 
 @pytest.fixture
 def remote(tmp_path: Path) -> Iterator[Remote]:
     with Remote(credentials=[tmp_path / "config.json"]) as made:
         yield made
-
-
-def raw(url: str) -> bytes:
-    accept = ", ".join((sample.OCI_INDEX, sample.OCI_MANIFEST, "application/vnd.docker.distribution.manifest.v2+json"))
-    with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": accept}), timeout=30) as answer:
-        data: bytes = answer.read()
-    return data
 
 
 @pytest.mark.parametrize("form", ["v2s2", "oci"])
