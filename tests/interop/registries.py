@@ -163,7 +163,8 @@ class TokenServer:
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
-                self.wfile.write(data)
+                with contextlib.suppress(ConnectionError):  # who asked may have given up
+                    self.wfile.write(data)
 
             def log_message(self, *_: object) -> None:
                 pass
