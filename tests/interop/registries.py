@@ -52,9 +52,9 @@ def served(command: list[str], port: int, log: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def docker_registry(folder: Path, **settings: Any) -> Iterator[str]:
-    """Debian's docker-registry. `settings`: more of its configuration, by section."""
-    program = need("docker-registry")
+def docker_registry(folder: Path, *, program: str = "", **settings: Any) -> Iterator[str]:
+    """Debian's docker-registry, or another build of it. `settings`: more of its configuration, by section."""
+    program = program or need("docker-registry")
     folder.mkdir()
     port = free_port()
     config: dict[str, Any] = {
