@@ -39,11 +39,12 @@ from ..model import (
     Progress,
     Used,
 )
-from ..store import protocol, query, rewrite
+from ..store import protocol, rewrite
 from ..store.index import IndexSet, Tables, encode_segment
 from ..store.objects import Staged, index_key, pack_key
 from ..store.packs import PackShelf, Sealed, write_metadata_pack
 from ..store.protocol import NewObject
+from ..store.transfers import Part
 from ..store.volume import Volume
 from .encoded import Encoder, Unfolded, engines_here, packable
 from .frames import FRAME_TARGET, FrameBuilder, FramePool
@@ -52,13 +53,12 @@ from .naming import Names
 from .pieces import Pieces
 from .proof import doubt
 from .reach import NOWHERE, Reach
-from .records import Pending, recipe_of, record_of
+from .records import Pending, intervals, recipe_of, record_of
 from .source import RangeSource, Resumed, Source, fill
 from .split import Splitter
 from .step import Counted, Step
 
-_HEAD = 512
-_MARKS = 1 << 20
+_HEAD, _MARKS = 512, 1 << 20
 INLINE = 64 << 10
 """Manifests and configs up to this many bytes are kept in metadata packs as they are."""
 
@@ -119,12 +119,11 @@ class Ingest:
         self._inline: dict[Digest, tuple[bytes, str, tuple[Digest, ...]]] = {}
         self._loose: dict[Digest, tuple[NewBlob, Staged]] = {}
         self._unproved: dict[Digest, tuple[NewBlob, Staged]] = {}  # packed too, if that comes back
+        self._parts: list[Part] = []
         self._old_packs: dict[int, str] = {}  # value slot in the map → key of a pack that was there before
         self._verdict: dict[int, bool] = {}  # number in the index set → may its pack be used
         self._slot_of: dict[int, int] = {}  # number in the index set → value slot
         self._costs: dict[int, tuple[list[int], list[int]]] = {}  # value slot of an old pack → its frames' sizes, bases
-
-    # -- taking blobs
 
     def _begin(self, key: str, kind: str) -> None:
         protocol.put_begin(self._volume.catalog, self._lease, [(key, kind)])
@@ -138,11 +137,15 @@ class Ingest:
         media_type: str = "",
         children: tuple[Digest, ...] = (),
         what: str = "blob",
+        look: bool = True,
+        part: Part | None = None,
     ) -> Taken:
-        """Take a blob. What is not compressed is taken apart; the rest is kept as it is and only looked into.
+        """Take a blob. What is not compressed is taken apart; the rest is kept as it is and only looked into, and
+        without `look` not even that.
 
         `expect` is compared with the digest (DigestMismatch). `inside`: what looks compressed must be (BadInput); else
-        it is kept all the same. `what` names the blob for progress.
+        it is kept all the same. `what` names the blob for progress. `part`: see take_loose; what has come of a blob
+        whose taking fails stays there.
         """
         head = bytearray(_HEAD)
         got = fill(source, memoryview(head))
@@ -151,8 +154,10 @@ class Ingest:
         step = Step(self._progress, what, source.size)
         other = expect is not None and expect.algorithm != "sha256"
         if encoding is not None or self._pack not in ("plain", "now") or other:
-            taken = self._loosely(whole, expect, inside, media_type, children, step)
+            taken = self._loosely(whole, expect, inside, media_type, children, step, look, part)
         else:
+            if part is not None:
+                part.drop()  # what is taken apart on its way in is not kept as it comes
             sink = _Chunks(self)
             split = Splitter(self._volume.file, sink, self._pieces).run(whole, step)
             digest = Digest.sha256(split.digest)
@@ -196,6 +201,8 @@ class Ingest:
         media_type: str,
         children: tuple[Digest, ...],
         step: Step,
+        look: bool,
+        part: Part | None,
     ) -> Taken:
         blob, staged = take_loose(
             self._volume.objects,
@@ -207,7 +214,11 @@ class Ingest:
             step,
             limit=self._limit,
             strict=inside,
+            look=look,
+            part=part,
         )
+        if part is not None:
+            self._parts.append(part)
         blob = replace(blob, children=children)
         to = self._loose
         if self._pack == "never":
@@ -227,7 +238,7 @@ class Ingest:
         return Taken(blob.digest, blob.size, blob.encoding, blob.diffid, blob.content_size, blob.files_size)
 
     def take_small(self, data: bytes, media_type: str, children: tuple[Digest, ...] = ()) -> Digest:
-        """Take a manifest or config that is in memory (at most a few MiB); `children` are its edges."""
+        """Take a manifest or config that is in memory (some MiB at most); `children` are its edges."""
         digest = Digest.of(data)
         with self._lock:
             self._inline.setdefault(digest, (data, media_type, children))
@@ -421,6 +432,11 @@ class Ingest:
             uses.append(Used(key, intervals(addresses[mine], lengths[mine])))
         return uses
 
+    def committed(self) -> None:
+        """What `finish` returned has its names: what had come of it before is of no use any more."""
+        for part in self._parts:
+            part.drop()
+
     def close(self) -> None:
         """Stop the pools; what was staged dies with the lease unless it was committed."""
         self._pool.shutdown()
@@ -481,10 +497,3 @@ def _over(own: table.ChunkMap, digests: U8, values: U64) -> U64:
         return values
     mine = own.get(digests)
     return np.where(mine < table.MISSING, mine, values)
-
-
-def intervals(addresses: U64, lengths: U32) -> U32:
-    """Sorted, merged half-open intervals (m, 2) of the addresses that chunks take up."""
-    # The last frame of a pack may end at 2**32; its end is kept one byte short, which nothing depends on.
-    ends = np.minimum(addresses + lengths, np.uint64(0xFFFFFFFF))
-    return query.merge_intervals(np.stack([addresses, ends], axis=1).astype(np.uint32))

@@ -11,7 +11,8 @@ from ..errors import Damaged
 from ..format import recipe as recipe_format
 from ..format.pack import Record, RecordKind
 from ..kernels import table
-from ..model import ChunkList, NewBlob, Place, Recipe, Used
+from ..model import U32, U64, ChunkList, NewBlob, Place, Recipe, Used
+from ..store import query
 from .split import Split
 
 
@@ -84,3 +85,10 @@ def _same(a: Recipe, b: Recipe) -> bool:
         and chunks(a.payloads, b.payloads)
         and (a.encoding, a.trace) == (b.encoding, b.trace)
     )
+
+
+def intervals(addresses: U64, lengths: U32) -> U32:
+    """Sorted, merged half-open intervals (m, 2) of the addresses that chunks take up."""
+    # The last frame of a pack may end at 2**32; its end is kept one byte short, which nothing depends on.
+    ends = np.minimum(addresses + lengths, np.uint64(0xFFFFFFFF))
+    return query.merge_intervals(np.stack([addresses, ends], axis=1).astype(np.uint32))

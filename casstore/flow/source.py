@@ -109,6 +109,23 @@ class Resumed:
         return self._rest.readinto(view)
 
 
+class Chained:
+    """One source after the other."""
+
+    def __init__(self, *sources: Source) -> None:
+        self._sources = [*sources]
+        sizes = [one.size for one in sources]
+        self.size = None if None in sizes else sum(size or 0 for size in sizes)
+
+    def readinto(self, view: memoryview) -> int:
+        while self._sources:
+            got = self._sources[0].readinto(view)
+            if got:
+                return got
+            del self._sources[0]
+        return 0
+
+
 def fill(source: Source, view: memoryview) -> int:
     """Read until `view` is full or the source ends; bytes read."""
     total = 0

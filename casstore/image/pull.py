@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ..digest import Digest
 from ..errors import BadInput, DigestMismatch, NotFound
 from ..flow.ingest import INLINE, Ingest, Taken
-from ..flow.source import BytesSource
+from ..flow.source import BytesSource, Chained, RangeSource, Source
 from ..model import ImageRow, Progress
 from ..oci import image as oci_image
 from ..oci import media
@@ -22,6 +22,7 @@ from ..oci.reference import Reference
 from ..store import names, protocol
 from ..store.catalog import Tx
 from ..store.leases import Lease
+from ..store.transfers import Part
 from ..store.volume import Volume
 from ..transport.blob_download import BlobDownload
 from ..transport.registry import Registry
@@ -62,13 +63,15 @@ def pull(
     all_platforms: bool = False,
     referrers: bool = False,
     tags: Sequence[Reference] | None = None,
+    look: bool = True,
     say: Say = lambda layer, what: None,
     progress: Progress | None = None,
     **writing: Any,
 ) -> PullReport:
     """Pull one reference (with a tag or a digest). `platform`: of an index, else this machine's; `referrers`: what
     refers to it comes along, and stays as long as it does; `tags`: the names that it gets here, else its own. NotFound,
-    Denied, BadInput; nothing is changed then. `writing`: as Ingest takes it."""
+    Denied, BadInput; nothing is changed then. What came of a pull that ended early need not come again. `look`: into
+    layers that are compressed; else that is left to gc. `writing`: as Ingest takes it."""
     wanted = oci_platform.parse(platform) if platform else None
     if tags is None:
         tags = [name] if name.tag and name.digest is None else []
@@ -77,7 +80,7 @@ def pull(
         try:
             walk = Walk(volume, lease, registry, name, wanted)
             top, chosen = walk.run(everything=all_platforms, referrers=referrers)
-            return _Pull(volume, lease, ingest, registry, name, walk, tags, say).run(top, chosen)
+            return _Pull(volume, lease, ingest, registry, name, walk, tags, look, say).run(top, chosen)
         finally:
             ingest.close()
 
@@ -94,6 +97,7 @@ class _Pull:
         name: Reference,
         walk: Walk,
         tags: Sequence[Reference],
+        look: bool,
         say: Say,
     ) -> None:
         self._volume = volume
@@ -103,6 +107,7 @@ class _Pull:
         self._name = name
         self._walk = walk
         self._tags = [(one.repository, one.tag) for one in tags]
+        self._look = look
         self._say = say
         self._took: dict[Digest, tuple[bytes, str, tuple[Digest, ...]]] = {}
         self._fetched = walk.fetched
@@ -133,24 +138,41 @@ class _Pull:
         missing = sorted((digest for digest in wanted if digest not in found), key=lambda one: -wanted[one][0].size)
         for taken in self._crew.each(lambda digest: self._fetch(*wanted[digest]), missing):
             found[taken.digest] = _Layer(taken.diffid, taken.files_size or 0)
-            self._fetched += taken.size
         self._check_diff_ids(found)
         return found
 
     def _fetch(self, descriptor: Descriptor, diff_id: Digest | None) -> Taken:
         """A layer that the store lacks, through the verifier."""
         self._lease.check()
-        short = descriptor.digest.hex[:12]
-        path, digest, size = self._name.path, descriptor.digest, descriptor.size
-        with BlobDownload(self._registry, path, digest, size, check=self._crew.check) as source:
-            try:
-                taken = self._ingest.take(source, expect=digest, inside=diff_id is not None, what=short)
-            except DigestMismatch as error:
-                raise DigestMismatch(
-                    f"filesystem layer verification failed for digest {digest}: {error.message}"
-                ) from None
+        digest, short = descriptor.digest, descriptor.digest.hex[:12]
+        part = self._volume.transfers.part(digest, descriptor.size)
+        begun = part.begun if part is not None else 0
+        try:
+            taken = self._take(descriptor, diff_id, part)
+        except DigestMismatch as error:
+            if part is not None:
+                part.drop()
+            if not begun:
+                problem = f"filesystem layer verification failed for digest {digest}: {error.message}"
+                raise DigestMismatch(problem) from None
+            return self._fetch(descriptor, diff_id)  # what had come before has rotted, or was wrong: all of it again
+        except BaseException:
+            if part is not None:
+                part.close()
+            raise
+        self._fetched += descriptor.size - begun
         self._say(short, "Pull complete")
         return taken
+
+    def _take(self, descriptor: Descriptor, diff_id: Digest | None, part: Part | None) -> Taken:
+        digest, size = descriptor.digest, descriptor.size
+        begun = part.begun if part is not None else 0
+        with BlobDownload(self._registry, self._name.path, digest, size, begun, check=self._crew.check) as rest:
+            source: Source = Chained(RangeSource(part, 0, begun), rest) if part is not None else rest
+            inside, short = diff_id is not None, digest.hex[:12]
+            return self._ingest.take(
+                source, expect=digest, inside=inside, what=short, look=self._look, part=part
+            )
 
     def _check_diff_ids(self, layers: dict[Digest, _Layer]) -> None:
         for manifest, config, _ in self._walk.configs.values():
@@ -201,6 +223,7 @@ class _Pull:
             pins=[] if self._tags else [(top.digest, UNTAGGED)],
             keep=UNTAGGED,
         )
+        self._ingest.committed()
         return PullReport(self._name, top.digest, image, True, self._fetched)
 
     def _is_whole(self, tx: Tx, top: Manifest | Index) -> bool:

@@ -294,6 +294,10 @@ class Objects:
             check_key(key)
         return Staged(self._tmp / str(int(lease)) / secrets.token_hex(8), key)
 
+    def staging(self, lease: int) -> Path:
+        """The lease's staging folder, which may be gone."""
+        return self._tmp / str(int(lease))
+
     def publish(self, staged: Sequence[Staged]) -> None:
         """Make staged objects durable under their keys, in order; closes them. Rows must exist (put_begin).
 

@@ -6,6 +6,7 @@ from .cache import BlobCache
 from .index import IndexSet
 from .packs import PackCache
 from .site import Site
+from .transfers import Transfers
 
 
 class Volume:
@@ -18,6 +19,7 @@ class Volume:
         self.catalog = site.catalog
         self.packs = PackCache(self.objects)
         self.cache = BlobCache(self.objects, self.catalog)
+        self.transfers = Transfers(self.objects)
 
     def index(self, keys: list[str]) -> IndexSet:
         """The index over these live segments (catalog rows read by the caller's transaction)."""

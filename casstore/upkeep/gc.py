@@ -187,6 +187,7 @@ class _Run:
             records.merge_segments(volume, segments)
         self._collect()
         volume.cache.sweep()
+        volume.transfers.sweep()
         plan = Plan(garbage, blobs, worn, fine, metadata, segments)
         volume.catalog.checkpoint()
         totals.packs_left = left

@@ -15,9 +15,10 @@ import numpy as np
 
 from ..digest import Digest
 from ..errors import BadInput, Damaged, DigestMismatch, NotFound
-from ..flow.ingest import INLINE, intervals
+from ..flow.ingest import INLINE
 from ..flow.loose import known_loose
 from ..flow.proof import info_of
+from ..flow.records import intervals
 from ..flow.restore import BlobReader
 from ..flow.source import RangeSource
 from ..format import recipe as recipe_format

@@ -16,9 +16,9 @@ import numpy as np
 
 from ..digest import Digest
 from ..errors import Damaged, NotFound
-from ..flow.ingest import intervals
 from ..flow.naming import Names
 from ..flow.reach import Reach
+from ..flow.records import intervals
 from ..kernels import table
 from ..model import FRAME_BITS, MAX_FRAME, U8, U32, U64, BlobInfo, Mask, Used
 from ..store import protocol, query, rewrite
