@@ -62,16 +62,19 @@ class Distribution:
         reference: str,
         *,
         remote: Remote,
+        source: Digest | str | None = None,
         platform: str | None = None,
         say: Callable[[str, str], None] = lambda layer, what: None,
     ) -> PushReport:
-        """Push what a name stands for to its registry."""
+        """Push what a name stands for to its registry; `source`: something else of the store, under that name. Of an
+        index that is not all here, `platform` picks the image."""
         from .image.push import push
         from .oci.reference import parse
 
         name = parse(reference).or_latest()
         registry = remote.registry(name, push=True)
-        return push(self.volume, registry, name, platform=platform, say=say, progress=self.progress)
+        more: dict[str, Any] = {"source": source, "platform": platform, "progress": self.progress}
+        return push(self.volume, registry, name, say=say, **more)
 
     # -- bundles
 
@@ -111,4 +114,3 @@ class Distribution:
         from .image.bundle_file import have
 
         return [(info.digest, info.size) for info in have(self.volume)]
-

@@ -25,6 +25,7 @@ from ..transport.blob_upload import BlobUpload
 from ..transport.registry import Registry
 from .content import closure, read_document
 from .crew import Crew
+from .resolve import artifact, resolve
 
 MAX_MOUNTS = 3
 """Repositories that a blob is asked to be mounted from, at most."""
@@ -48,16 +49,19 @@ def push(
     registry: Registry,
     name: Reference,
     *,
+    source: Digest | str | None = None,
     platform: str | None = None,
     say: Say = lambda layer, what: None,
     progress: Progress | None = None,
 ) -> PushReport:
-    """Push a name with a tag. `platform`: of an index, that image alone. NotFound: the store has no such name; Denied;
-    RemoteFailure. The name at the registry is moved last, or not at all."""
-    if name.digest is not None:
+    """Push under a name with a tag (or with the digest of what is pushed). `source`: what of the store, a manifest or
+    index by its digest, a name or ID as `resolve` takes it; else what has that name here. `platform`: of an index, that
+    image alone. NotFound: the store has no such thing; Denied; RemoteFailure. The name at the registry is moved last,
+    or not at all."""
+    if name.digest is not None and source is None:
         raise UsageError("cannot push a digest reference")
     with Lease(volume.catalog, volume.objects, f"push {name}", reading=True) as lease:
-        return _Push(volume, lease, registry, name, platform, say, progress).run()
+        return _Push(volume, lease, registry, name, source, platform, say, progress).run()
 
 
 @dataclass(slots=True)
@@ -77,6 +81,7 @@ class _Push:
         lease: Lease,
         registry: Registry,
         name: Reference,
+        source: Digest | str | None,
         platform: str | None,
         say: Say,
         progress: Progress | None,
@@ -89,11 +94,13 @@ class _Push:
         self._say = say
         self._progress = progress
         self._crew = Crew(registry.http.network.parallel, registry.http.wake)
-        target, self._infos = self._protect()
+        target, self._infos = self._protect(source)
         self._plan = _Plan()
         self._top = self._take(target)
         if self._wanted is not None and isinstance(self._top, Index):
             self._top = self._only(self._top)
+        if name.digest is not None and name.digest != self._top.digest:
+            raise UsageError(f"what is pushed is {self._top.digest}, and cannot have the name {name.familiar()}")
 
     def run(self) -> PushReport:
         plan = self._plan
@@ -106,7 +113,7 @@ class _Push:
                 if document is not self._top:
                     self._put(document, str(document.digest))
             self._lease.check()
-            self._put(self._top, self._name.tag)
+            self._put(self._top, self._name.tag or str(self._top.digest))
         except Denied as error:
             problem = f"push access denied for {self._name.familiar_name}, or it may require 'casstore login'"
             raise Denied(f"{problem}: {error.message}") from None
@@ -114,17 +121,28 @@ class _Push:
 
     # -- what is to be pushed
 
-    def _protect(self) -> tuple[Digest, dict[Digest, BlobInfo]]:
-        """What the name stands for, and all blobs below it, which the lease keeps."""
+    def _protect(self, source: Digest | str | None) -> tuple[Digest, dict[Digest, BlobInfo]]:
+        """What is to be pushed, and all blobs below it, which the lease keeps."""
         while True:
             with self._volume.catalog.read() as tx:
-                target = names.find_tag(tx, self._name.repository, self._name.tag)
-                if target is None:
-                    raise NotFound(f"An image does not exist locally with the tag: {self._name.familiar()}")
+                target = self._find(tx, source)
                 wanted = closure(tx, target)
             opened = protocol.read_open(self._volume.catalog, self._lease.id, wanted)
             if wanted.keys() == opened.blobs.keys():
                 return target, opened.blobs
+
+    def _find(self, tx: Tx, source: Digest | str | None) -> Digest:
+        if isinstance(source, Digest):
+            if not names.is_live(tx, source):
+                raise NotFound(f"{source} is not in the store", what=self._name.familiar())
+            return source
+        if source is not None:
+            tag = artifact(tx, source)
+            return tag.target if tag is not None else resolve(tx, source).target
+        target = names.find_tag(tx, self._name.repository, self._name.tag)
+        if target is None:
+            raise NotFound(f"An image does not exist locally with the tag: {self._name.familiar()}")
+        return target
 
     def _take(self, digest: Digest) -> Manifest | Index:
         """A manifest or index into the plan, after what is below it."""

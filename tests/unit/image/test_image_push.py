@@ -12,6 +12,7 @@ from registry import Toy, serving
 from running import Cas
 
 from casstore import api
+from casstore.digest import Digest
 from casstore.errors import CasstoreError, Denied, NotFound, RemoteFailure, UsageError
 from casstore.image.remote import Remote
 from casstore.transport.http import Network
@@ -81,6 +82,39 @@ def test_an_index_after_its_manifests(toy: Toy, opened: api.Store, remote: Remot
         assert str(opened.push(f"{toy.host}/m:1", remote=remote).digest) == made[""]
     puts = [each.path.rpartition("/")[2] for each in toy.log if each.method == "PUT" and "/manifests/" in each.path]
     assert puts == ["1", made["amd64"], made["arm64"], "1"]
+
+
+def test_something_else_of_the_store_under_the_name(
+    toy: Toy, opened: api.Store, remote: Remote, tmp_path: Path
+) -> None:
+    image = loaded(opened, tmp_path, "app:1")
+    digest = opened.identify("app:1")
+    for number, source in enumerate((digest, "app:1", image.id, image.id[:12])):
+        report = opened.push(f"{toy.host}/b:{number}", source=source, remote=remote)
+        assert (report.digest, report.reference.tag) == (digest, str(number))
+    whole(toy, "b", image)
+    opened.push(f"{toy.host}/c@{digest}", source="app:1", remote=remote)
+    assert list(toy.manifests["c"]) == [str(digest)]
+    assert opened.images(f"{toy.host}/b") == []
+    with pytest.raises(UsageError, match=f"what is pushed is {digest}"):
+        opened.push(f"{toy.host}/d@sha256:{'0' * 64}", source="app:1", remote=remote)
+    with pytest.raises(NotFound, match="No such image: app:2"):
+        opened.push(f"{toy.host}/d:1", source="app:2", remote=remote)
+    with pytest.raises(NotFound, match="is not in the store"):
+        opened.push(f"{toy.host}/d:1", source=Digest.parse("sha256:" + "0" * 64), remote=remote)
+    assert "d" not in toy.manifests
+
+
+def test_of_an_index_by_its_digest_the_image_that_is_here(toy: Toy, opened: api.Store, remote: Remote) -> None:
+    with serving() as source:
+        made = source.many("m", "1")
+        opened.pull(f"{source.host}/m:1", remote=remote, platform="linux/amd64")
+    index = Digest.parse(made[""])
+    with pytest.raises(NotFound, match="--all-platforms"):
+        opened.push(f"{toy.host}/n:1", source=index, remote=remote)
+    report = opened.push(f"{toy.host}/n:1", source=index, platform="linux/amd64", remote=remote)
+    assert str(report.digest) == made["amd64"]
+    assert toy.manifests["n"].keys() == {"1", made["amd64"]}
 
 
 @pytest.mark.parametrize("mounts", [True, False])
