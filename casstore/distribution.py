@@ -55,7 +55,7 @@ class Distribution:
         name = parse(reference).or_latest()
         more = self._writing(pack) | {"platform": platform, "all_platforms": all_platforms, "referrers": referrers}
         with self._naming():
-            return pull(self.volume, remote.registry(name), name, say=say, **more)
+            return pull(self.volume, remote.registry(name), name, say=say, look=pack != "later", **more)
 
     def push(
         self,

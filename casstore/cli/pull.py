@@ -20,7 +20,7 @@ from .output import line
 @pack_option
 @network_options
 @click.option("-q", "--quiet", "quiet", is_flag=True, help="Print the name only, and show no progress.")
-@click.argument("reference", metavar="NAME[:TAG|@DIGEST]")
+@click.argument("references", metavar="NAME[:TAG|@DIGEST]...", nargs=-1, required=True)
 @pass_app
 def pull(
     app: App,
@@ -31,9 +31,9 @@ def pull(
     pack: str | None,
     plain_http: bool,
     quiet: bool,
-    reference: str,
+    references: tuple[str, ...],
 ) -> None:
-    """Pull an image, or with -a a repository, from a registry.
+    """Pull images, or with -a whole repositories, from registries.
 
     What the store has is not fetched again; a connection that breaks is taken up where it broke.
     """
@@ -44,8 +44,8 @@ def pull(
     app.quiet = quiet = app.quiet or quiet
     if platform and all_platforms:
         raise click.UsageError("--platform and --all-platforms exclude each other")
-    name = parse(reference)
-    if all_tags and (name.tag or name.digest):
+    names = [parse(reference) for reference in references]
+    if all_tags and any(name.tag or name.digest for name in names):
         raise click.UsageError("tag can't be used with --all-tags/-a")
     way, store, lock = remote(plain_http), app.open(), threading.Lock()
 
@@ -54,26 +54,27 @@ def pull(
             with lock:
                 line(text)
 
-    if all_tags:
-        wanted = tags_of(way.registry(name), name)
-    else:
-        wanted = [name.or_latest()]
-        if wanted[0] != name:
-            say(f"Using default tag: {wanted[0].tag}")
-    fresh = False
-    for one in wanted:
-        say(f"{one.digest or one.tag}: Pulling from {one.path}")
-        report = store.pull(
-            str(one),
-            remote=way,
-            platform=platform,
-            all_platforms=all_platforms,
-            referrers=referrers,
-            pack=pack,
-            say=lambda layer, what: say(f"{layer}: {what}"),
-        )
-        fresh = fresh or report.fresh
-        say(f"Digest: {report.digest}")
-    shown = name.familiar_name if all_tags else wanted[0].familiar()
-    say(f"Status: {'Downloaded newer image' if fresh else 'Image is up to date'} for {shown}")
-    line(name.repository if all_tags else str(wanted[0]))
+    for name in names:
+        if all_tags:
+            wanted = tags_of(way.registry(name), name)
+        else:
+            wanted = [name.or_latest()]
+            if wanted[0] != name:
+                say(f"Using default tag: {wanted[0].tag}")
+        fresh = False
+        for one in wanted:
+            say(f"{one.digest or one.tag}: Pulling from {one.path}")
+            report = store.pull(
+                str(one),
+                remote=way,
+                platform=platform,
+                all_platforms=all_platforms,
+                referrers=referrers,
+                pack=pack,
+                say=lambda layer, what: say(f"{layer}: {what}"),
+            )
+            fresh = fresh or report.fresh
+            say(f"Digest: {report.digest}")
+        shown = name.familiar_name if all_tags else wanted[0].familiar()
+        say(f"Status: {'Downloaded newer image' if fresh else 'Image is up to date'} for {shown}")
+        line(name.repository if all_tags else str(wanted[0]))
