@@ -182,7 +182,9 @@ class Authorizer:
         """The token server's answer; None where it knows no such request (404: OAuth2 is optional)."""
         if body is not None:
             headers = headers | {"Content-Type": "application/x-www-form-urlencoded"}
-        answer = self._http.send(method, url, headers=headers, body=body)
+        answer, raw = self._http.document(
+            lambda: self._http.send(method, url, headers=headers, body=body), MAX_ANSWER, what
+        )
         if answer.status in (404, 405):
             answer.close()
             return None
@@ -193,7 +195,7 @@ class Authorizer:
         if answer.status != 200:
             answer.read(MAX_ERROR, what)
             raise RemoteFailure(f"the token server answers HTTP status {answer.status}", what=what)
-        return answer.read(MAX_ANSWER, what)
+        return raw
 
     def _check_realm(self, realm: str, what: str) -> None:
         try:

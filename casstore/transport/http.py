@@ -6,6 +6,7 @@ Nothing is read from the environment: `Network` is what the caller found out abo
 from __future__ import annotations
 
 import contextlib
+import copy
 import email.utils
 import ipaddress
 import random
@@ -13,7 +14,7 @@ import ssl
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
@@ -37,10 +38,14 @@ MAX_WAIT = 120.0
 SLOWEST = 1024
 """Bytes a second, over a span of the read timeout: what is slower than that counts as stalled."""
 
+METERED = 64 << 10
+"""Bytes that are moved at once where a rate is kept."""
+
 _REDIRECTS = (301, 302, 303, 307, 308)
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 _CONNECT_TRIES = 2
 _LEFTOVER, _LEFTOVER_TIME = 8 << 10, 2.0  # bytes and seconds that a connection is worth
+_POOL = 64  # idle connections that are kept for each host
 _DOCUMENT_SPANS = 4  # of the read timeout, for all of a small body
 
 
@@ -48,7 +53,9 @@ _DOCUMENT_SPANS = 4  # of the read timeout, for all of a small body
 class Network:
     """The way to servers. `proxies`: URL's scheme → the proxy's URL; `no_proxy`: hosts, domains, networks without one;
     `certificates`: folders laid out as docker's certs.d (HOST/*.crt, HOST/x.cert with HOST/x.key); `plain_http`: speak
-    http to registries that are not on this machine. Times are seconds; `retries`: tries after the first."""
+    http to registries that are not on this machine; `insecure`: believe any certificate, and speak http where there is
+    no https; `own_certificates`: a folder whose authorities and certificates serve for every host. Times are seconds;
+    `retries`: tries after the first; `max_rate`: bytes a second over all connections, each way, 0 for any number."""
 
     proxies: Mapping[str, str] = field(default_factory=dict)
     no_proxy: tuple[str, ...] = ()
@@ -59,6 +66,9 @@ class Network:
     retries: int = 5
     backoff: float = 0.5
     parallel: int = 4
+    insecure: bool = False
+    own_certificates: Path | None = None
+    max_rate: float = 0.0
 
     def proxy(self, scheme: str, host: str, port: int | None) -> str | None:
         """The proxy on the way to a host, None for the straight way."""
@@ -103,12 +113,19 @@ class Stalled(Exception):
     """So few bytes in so long a time that the connection is as good as broken."""
 
 
+class _BrokeOff(Exception):
+    """A body ended too early: why, and after how many bytes."""
+
+
 class Answer:
     """A server's answer. Its body is read by `read` (whole, bounded) or `readinto` (as it comes), then it is closed."""
 
-    def __init__(self, response: urllib3.BaseHTTPResponse, url: str, patience: float) -> None:
+    def __init__(
+        self, response: urllib3.BaseHTTPResponse, url: str, patience: float, meter: Callable[[int], None] | None = None
+    ) -> None:
         self._response = response
         self._patience = patience
+        self._meter = meter
         self._since, self._few = time.monotonic(), 0
         self.url = url
         self.status = response.status
@@ -127,9 +144,13 @@ class Answer:
 
     def readinto(self, view: memoryview) -> int:
         """Whatever has come, 0 at the end. OSError, HTTPError or Stalled: the connection broke."""
-        data = self._response.read1(len(view))
+        data = self._response.read1(len(view) if self._meter is None else min(len(view), METERED))
         view[: len(data)] = data
         self._few += len(data)
+        if self._meter is not None:
+            since = time.monotonic()
+            self._meter(len(data))
+            self._since += time.monotonic() - since  # we, not the server, were slow
         now = time.monotonic()
         if now - self._since > self._patience:
             if self._few < SLOWEST * self._patience and data:
@@ -139,6 +160,13 @@ class Answer:
 
     def read(self, limit: int, what: str) -> bytes:
         """The whole body. LimitExceeded: more than `limit` bytes; RemoteFailure: it broke off, or took too long."""
+        try:
+            return self._read(limit, what)
+        except _BrokeOff as error:
+            why, offset = error.args
+            raise RemoteFailure(f"the answer broke off: {why}", what=what, offset=offset) from None
+
+    def _read(self, limit: int, what: str) -> bytes:
         if self.size is not None and self.size > limit:
             self.close()
             raise LimitExceeded(f"the answer is larger than {limit} bytes", what=what)
@@ -152,7 +180,7 @@ class Answer:
                 if time.monotonic() > end:
                     raise RemoteFailure("the answer takes too long", what=what, offset=len(body))
         except (HTTPError, OSError) as error:
-            raise RemoteFailure(f"the answer broke off: {reason(error)}", what=what, offset=len(body)) from None
+            raise _BrokeOff(reason(error), len(body)) from None
         finally:
             self.close()
         return bytes(body)
@@ -192,6 +220,28 @@ class Http:
         self._watch = Watch(self.network.read_timeout)
         self._pools = self._watch.pools()
         self._answers: weakref.WeakSet[Answer] = weakref.WeakSet()
+        self._parts: weakref.WeakSet[Http] = weakref.WeakSet()
+        rate = self.network.max_rate
+        self._down = Rate(rate, self._alive).take if rate else None
+        self._up = Rate(rate, self._alive).take if rate else None
+
+    def part(self) -> Http:
+        """The same, connections and all, for one task among several: its `wake` breaks only what was asked for by it,
+        while that of the whole breaks everything."""
+        one = copy.copy(self)
+        one._answers = weakref.WeakSet()
+        one._parts = weakref.WeakSet()
+        with self._lock:
+            self._parts.add(one)
+        return one
+
+    def other(self, network: Network) -> Http:
+        """Another way to servers, with connections of its own, and the same rate for both together."""
+        one = Http(network, self._alive)
+        one._down, one._up = self._down, self._up
+        with self._lock:
+            self._parts.add(one)
+        return one
 
     def close(self) -> None:
         """Let all connections go."""
@@ -203,10 +253,12 @@ class Http:
     def wake(self) -> None:
         """Break what is under way, so that nobody waits for a server any longer."""
         with self._lock:
-            answers = list(self._answers)
-        self._watch.wake()
+            answers, parts = list(self._answers), list(self._parts)
+        self._watch.wake(self)
         for answer in answers:
             answer.wake()
+        for part in parts:
+            part.wake()
 
     def wait(self, attempt: int, answer: Answer | None = None) -> None:
         """Sleep before the next try (`attempt` counts from 0): longer each time, spread, or as the server asks."""
@@ -248,6 +300,23 @@ class Http:
             self.wait(attempt, answer)
         raise RemoteFailure("cannot reach it", what=public_url(url))
 
+    def document(self, ask: Callable[[], Answer], limit: int, what: str) -> tuple[Answer, bytes]:
+        """The answer to `ask` and all of its body (see Answer.read), asked for again where that breaks off. An answer
+        that is not 200 comes unread, with b""."""
+        attempt = 0
+        while True:
+            answer = ask()
+            if answer.status != 200:
+                return answer, b""
+            try:
+                return answer, answer._read(limit, what)
+            except _BrokeOff as error:
+                why, offset = error.args
+                if attempt == self.network.retries:
+                    raise RemoteFailure(f"the answer broke off: {why}", what=what, offset=offset) from None
+            self.wait(attempt)
+            attempt += 1
+
     def _follow(self, method: str, url: str, headers: dict[str, str], body: Body | None, size: int | None) -> Answer:
         headers = {"User-Agent": AGENT, "Accept-Encoding": "identity"} | headers
         where = url
@@ -269,24 +338,29 @@ class Http:
         elif body is not None or method in ("POST", "PUT", "PATCH"):
             body = body or b""
             headers = headers | {"Content-Length": str(len(body))}
-        response = self._manager(parts.scheme or "", parts.host or "", parts.port).request(
-            method,
-            parts._replace(auth=None, fragment=None).url,
-            headers=headers,
-            body=body() if callable(body) else body,  # type: ignore[arg-type]  # any buffers will do
-            preload_content=False,
-            decode_content=False,
-            redirect=False,
-            retries=False,
-        )
-        answer = Answer(response, url, self.network.read_timeout)
+        sent = body() if callable(body) else body
+        if self._up is not None and sent is not None:
+            sent = _metered([sent] if isinstance(sent, bytes) else sent, self._up)
+        with self._watch.asking(self):
+            response = self._manager(parts.scheme or "", parts.host or "", parts.port).request(
+                method,
+                parts._replace(auth=None, fragment=None).url,
+                headers=headers,
+                body=sent,  # type: ignore[arg-type]  # any buffers will do
+                preload_content=False,
+                decode_content=False,
+                redirect=False,
+                retries=False,
+            )
+        answer = Answer(response, url, self.network.read_timeout, self._down)
         with self._lock:
             self._answers.add(answer)
         return answer
 
     def _manager(self, scheme: str, host: str, port: int | None) -> urllib3.PoolManager:
         proxy = self.network.proxy(scheme, host, port)
-        folder = self._certificates(host, port) if scheme == "https" else None
+        own = self.network.own_certificates
+        folder = (own or self._certificates(host, port)) if scheme == "https" else None
         with self._lock:
             manager = self._managers.get((proxy, folder))
             if manager is None:
@@ -296,11 +370,11 @@ class Http:
 
     def _connect(self, proxy: str | None, folder: Path | None) -> urllib3.PoolManager:
         network = self.network
-        context = _tls(folder)
+        context = _tls(folder, verify=not network.insecure)
         timeout = urllib3.Timeout(connect=network.connect_timeout, read=network.read_timeout)
         if proxy is None:
             return urllib3.PoolManager(
-                num_pools=32, maxsize=network.parallel + 2, timeout=timeout, retries=False, ssl_context=context
+                num_pools=32, maxsize=_POOL, timeout=timeout, retries=False, ssl_context=context
             )
         try:
             found = parse_url(proxy if "://" in proxy else f"http://{proxy}")
@@ -312,7 +386,7 @@ class Http:
         return urllib3.ProxyManager(
             found._replace(auth=None).url,
             proxy_headers=login,
-            maxsize=network.parallel + 2,
+            maxsize=_POOL,
             timeout=timeout,
             retries=False,
             ssl_context=context,
@@ -346,9 +420,42 @@ def led_to(url: str, base: str) -> str:
     return target
 
 
-def _tls(folder: Path | None) -> ssl.SSLContext:
-    """Verifying, with the machine's authorities and those of a folder of certs.d."""
+class Rate:
+    """A token bucket: so many bytes a second, over all that take from it, a tenth of a second's at once."""
+
+    def __init__(self, rate: float, alive: Callable[[], None] = lambda: None) -> None:
+        self._rate = rate
+        self._alive = alive
+        self._lock = threading.Lock()
+        self._free = time.monotonic()  # when all that was taken is paid for
+
+    def take(self, count: int) -> None:
+        """So many bytes have passed: wait until they may have."""
+        with self._lock:
+            now = time.monotonic()
+            self._free = max(self._free, now - 0.1) + count / self._rate
+            until = self._free
+        while (left := until - time.monotonic()) > 0:
+            self._alive()
+            time.sleep(min(left, 0.2))
+
+
+def _metered(buffers: Iterable[Buffer], meter: Callable[[int], None]) -> Iterator[Buffer]:
+    """The same buffers in pieces, as fast as the meter lets them."""
+    for buffer in buffers:
+        view = memoryview(buffer).cast("B")
+        for at in range(0, len(view), METERED):
+            piece = view[at : at + METERED]
+            meter(len(piece))
+            yield piece
+
+
+def _tls(folder: Path | None, *, verify: bool = True) -> ssl.SSLContext:
+    """Verifying, with the machine's authorities and those of a folder of certs.d; or believing anybody."""
     context = ssl.create_default_context()
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
     if folder is None:
         return context
     try:

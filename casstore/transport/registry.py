@@ -5,16 +5,18 @@ Source: OCI distribution-spec 1.1; docker's Registry HTTP API V2, which answers 
 
 from __future__ import annotations
 
+import copy
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlencode, urljoin
 
 import msgspec
 
 from ..digest import Digest
-from ..errors import BadInput, Denied, InvalidReference, LimitExceeded, NotFound, RemoteFailure
+from ..errors import BadInput, Conflict, Denied, InvalidReference, LimitExceeded, NotFound, RemoteFailure
 from ..oci import build, media
 from ..oci import manifest as oci_manifest
 from ..oci.document import MAX_DOCUMENT, decode
@@ -111,6 +113,13 @@ class Registry:
         self._base = ""
         self._auth: Authorizer | None = None
 
+    def part(self) -> Registry:
+        """The same, with what it has learnt, for one task among several: see `Http.part`."""
+        self._ready()
+        one = copy.copy(self)
+        one.http = self.http.part()
+        return one
+
     # -- asking
 
     def _ready(self) -> tuple[str, Authorizer]:
@@ -131,13 +140,17 @@ class Registry:
             # Nothing is confided before it is known which of the two is spoken there.
             schemes = ["http", "https"]
         else:
-            schemes = ["http"] if self.http.network.plain_http else ["https"]
+            network = self.http.network
+            schemes = ["http"] if network.plain_http else ["https", "http"] if network.insecure else ["https"]
         failure: RemoteFailure | None = None
         for scheme in schemes:
             base = f"{scheme}://{host}"
             more = scheme != schemes[-1]
             try:
                 answer = self.http.send("GET", f"{base}/v2/", retries=1 if more else None)
+                if more and answer.status >= 500:  # it does speak this
+                    answer.close()
+                    answer = self.http.send("GET", f"{base}/v2/")
             except RemoteFailure as error:
                 failure = failure or error
                 continue
@@ -201,11 +214,13 @@ class Registry:
         """A manifest or index by tag or digest. NotFound; Denied; DigestMismatch: the bytes are others than those that
         `ref`, or the registry itself, says."""
         what = f"{self.domain}/{path}{'@' if ':' in ref else ':'}{ref}"
-        answer = self.send("GET", f"/v2/{path}/manifests/{ref}", self._scopes(path), headers={"Accept": ACCEPT})
+        url, scopes = f"/v2/{path}/manifests/{ref}", self._scopes(path)
+        answer, raw = self.http.document(
+            lambda: self.send("GET", url, scopes, headers={"Accept": ACCEPT}), limit, what
+        )
         if answer.status != 200:
             raise problem(answer, what)
         kind, said = _media_type(answer), _digest(answer)
-        raw = answer.read(limit, what)
         wanted = Digest.parse(ref) if ":" in ref else said
         actual = Digest.of(raw, wanted.algorithm if wanted else "sha256")
         if wanted is not None:
@@ -238,6 +253,21 @@ class Registry:
         if said is not None and said != actual:
             raise RemoteFailure(f"the registry says that the manifest is {said}, but it is {actual}", what=what)
         return bool(answer.header("OCI-Subject"))
+
+    def delete_manifest(self, path: str, ref: str) -> None:
+        """Take away a tag, or a manifest by its digest and every tag of it. Conflict: the registry does not do that;
+        NotFound, Denied."""
+        scopes = (repository_scope(path, f"{self.actions},delete"),)
+        answer = self.send("DELETE", f"/v2/{path}/manifests/{ref}", scopes)
+        if answer.status in (200, 202, 204):
+            answer.close()
+            return
+        what = f"{self.domain}/{path}{'@' if ':' in ref else ':'}{ref}"
+        unsupported = answer.status in (400, 405, 501)
+        failure = problem(answer, what)
+        if unsupported:
+            raise Conflict(f"the registry does not delete it: {failure.message}", what=what)
+        raise failure
 
     def refer(self, path: str, referring: Descriptor, subject: Digest) -> None:
         """List a manifest under the tag that stands in for the referrers API: where the registry has none."""
@@ -275,7 +305,7 @@ class Registry:
         what = f"{self.domain}/{path}@{descriptor.digest}"
         if descriptor.size > limit:
             raise LimitExceeded(f"a document of {descriptor.size} bytes is larger than {limit}", what=what)
-        raw = self.open_blob(path, descriptor.digest).read(limit, what)
+        _, raw = self.http.document(lambda: self.open_blob(path, descriptor.digest), limit, what)
         if len(raw) != descriptor.size:
             raise BadInput(f"its size is {len(raw)}, its descriptor says {descriptor.size}", what=what)
         descriptor.digest.check(Digest.of(raw, descriptor.digest.algorithm), what)
@@ -330,10 +360,12 @@ class Registry:
         """Repositories by a word in their name or description."""
         base = _HUB_SEARCH.get(self.domain) or self._ready()[0]
         query = urlencode({"q": term, "n": limit})
-        answer = self.send("GET", f"{base}/v1/search?{query}", ())
+        answer, raw = self.http.document(
+            lambda: self.send("GET", f"{base}/v1/search?{query}", ()), MAX_PAGE, self.domain
+        )
         if answer.status != 200:
             raise problem(answer, self.domain)
-        return decode(_Found, answer.read(MAX_PAGE, self.domain), MAX_PAGE, self.domain).results or []
+        return decode(_Found, raw, MAX_PAGE, self.domain).results or []
 
     def _pages(self, path: str, scopes: Sequence[str], what: str) -> Iterator[bytes]:
         """The pages of a list, for as long as each names another one that is new."""
@@ -343,11 +375,11 @@ class Registry:
             if len(seen) >= MAX_PAGES:
                 raise LimitExceeded(f"more than {MAX_PAGES} pages", what=what)
             seen.add(url)
-            answer = self.send("GET", url, scopes)
+            answer, raw = self.http.document(partial(self.send, "GET", url, scopes), MAX_PAGE, what)
             if answer.status != 200:
                 raise problem(answer, what)
             link = _NEXT.search(", ".join(answer.headers("Link"))[: 16 << 10])
-            yield answer.read(MAX_PAGE, what)
+            yield raw
             if link is None:
                 return
             url = led_to(link[1], url)
