@@ -22,7 +22,17 @@ class Watch:
     def __init__(self, patience: float) -> None:
         self._patience = patience
         self._lock = threading.Lock()
-        self._waiting: set[socket.socket] = set()
+        self._waiting: dict[socket.socket, object] = {}
+        self._asks = threading.local()
+
+    @contextlib.contextmanager
+    def asking(self, who: object) -> Iterator[None]:
+        """What this thread waits for inside, it waits for on behalf of `who`."""
+        self._asks.who = who
+        try:
+            yield
+        finally:
+            self._asks.who = None
 
     @contextlib.contextmanager
     def over(self, waits: socket.socket | None) -> Iterator[None]:
@@ -34,18 +44,18 @@ class Watch:
         timer.daemon = True
         timer.start()
         with self._lock:
-            self._waiting.add(waits)
+            self._waiting[waits] = getattr(self._asks, "who", None)
         try:
             yield
         finally:
             timer.cancel()
             with self._lock:
-                self._waiting.discard(waits)
+                self._waiting.pop(waits, None)
 
-    def wake(self) -> None:
-        """End all waits now."""
+    def wake(self, who: object) -> None:
+        """End all waits on behalf of `who` now."""
         with self._lock:
-            waiting = list(self._waiting)
+            waiting = [one for one, owner in self._waiting.items() if owner is who]
         for one in waiting:
             _shut(one)
 
