@@ -225,18 +225,23 @@ class _Push:
         step.done()
 
     def _put(self, document: Manifest | Index, ref: str) -> None:
-        registry, path = self._registry, self._name.path
-        try:
-            known = registry.put_manifest(path, ref, document.raw, document.media_type)
-        except NotFound as error:
-            raise CasstoreError(f"the registry does not take it: {error.message}", what=str(self._name)) from None
-        if document.subject is not None and not known:
-            artifact = document.artifact_type if isinstance(document, Manifest) else ""
-            kind = artifact or (document.config.media_type if isinstance(document, Manifest) else "")
-            referring = Descriptor(
-                document.media_type, document.digest, len(document.raw), None, document.annotations, kind
-            )
-            registry.refer(path, referring, document.subject.digest)
+        put_document(self._registry, self._name, document, ref)
+
+
+def put_document(registry: Registry, name: Reference, document: Manifest | Index, ref: str) -> None:
+    """A manifest or index into the repository of `name`, and into the list of what refers to its subject."""
+    path = name.path
+    try:
+        known = registry.put_manifest(path, ref, document.raw, document.media_type)
+    except NotFound as error:
+        raise CasstoreError(f"the registry does not take it: {error.message}", what=str(name)) from None
+    if document.subject is not None and not known:
+        artifact = document.artifact_type if isinstance(document, Manifest) else ""
+        kind = artifact or (document.config.media_type if isinstance(document, Manifest) else "")
+        referring = Descriptor(
+            document.media_type, document.digest, len(document.raw), None, document.annotations, kind
+        )
+        registry.refer(path, referring, document.subject.digest)
 
 
 def _short(info: BlobInfo) -> str:
