@@ -17,6 +17,7 @@ from .registry import Registry, problem
 AT_ONCE = 1 << 20
 """Blobs up to this many bytes are uploaded by one request."""
 
+_PASSING = (401, 408, 416, 429)  # 401: the token has ended while we sent; the next request renews it
 _UPLOADED = re.compile(r"(?:bytes=)?0-(\d{1,19})")
 
 
@@ -63,6 +64,7 @@ class BlobUpload:
         failures, good, resumed = 0, -1, False
         while True:
             self._check()
+            told: Answer | None = None
             try:
                 if not self._location:
                     self._begin()
@@ -81,7 +83,7 @@ class BlobUpload:
                 why = "the registry forgot the upload"
             except _Interrupted as error:
                 good = max(good, 0)
-                why = str(error)
+                why, told = str(error), error.answer
             except Denied:
                 raise
             except RemoteFailure as error:
@@ -93,7 +95,7 @@ class BlobUpload:
             failures += 1
             if failures > self._registry.http.network.retries:
                 raise RemoteFailure(f"the upload broke off: {why}", what=self._what)
-            self._registry.http.wait(failures - 1)
+            self._registry.http.wait(failures - 1, told)
 
     def _begin(self) -> None:
         answer = self._registry.send("POST", f"/v2/{self._path}/blobs/uploads/", self._scopes)
@@ -108,8 +110,7 @@ class BlobUpload:
     def _send(self, start: int) -> None:
         finish = self._with_digest
         if self._size <= AT_ONCE and not start:
-            body = b"".join(bytes(piece) for piece in self._read(0))
-            self._put(finish(), body)
+            self._put(finish(), b"".join(bytes(piece) for piece in self._read(0)))
             return
         if start < self._size:
             # Content-Range is for chunks: the first and only one goes without, as a stream.
@@ -130,9 +131,9 @@ class BlobUpload:
             if answer.status == 416 and not start:
                 answer.close()
                 raise NotFound("it has something of it already", what=self._what)  # one byte, or none: see _status
-            if answer.status in (401, 408, 416, 429) or answer.status >= 500:
-                answer.close()  # 401: the token has ended while we sent; the next request renews it
-                raise _Interrupted(f"HTTP status {answer.status}")
+            if answer.status in _PASSING or answer.status >= 500:
+                answer.close()
+                raise _Interrupted(f"HTTP status {answer.status}", answer)
             if answer.status not in (201, 202, 204):
                 raise problem(answer, self._what)
             self._move(answer)
@@ -141,10 +142,15 @@ class BlobUpload:
 
     def _put(self, url: str, body: bytes) -> None:
         headers = {"Content-Type": "application/octet-stream"}
-        answer = self._registry.send("PUT", url, self._scopes, headers=headers, body=body)
-        if answer.status == 416:
+        # What is sent twice may be added to what came the first time: so only where nothing is.
+        once = (lambda: [body]) if body else body
+        try:
+            answer = self._registry.send("PUT", url, self._scopes, headers=headers, body=once, size=len(body))
+        except RemoteFailure as error:
+            raise _Interrupted(error.message) from None
+        if answer.status in _PASSING or answer.status >= 500:
             answer.close()
-            raise _Interrupted("HTTP status 416")
+            raise _Interrupted(f"HTTP status {answer.status}", answer)
         if answer.status not in (200, 201, 204):
             raise problem(answer, self._what)
         said = answer.header("Docker-Content-Digest")
@@ -188,4 +194,8 @@ class BlobUpload:
 
 
 class _Interrupted(Exception):
-    """The upload stopped on its way and may be taken up again."""
+    """The upload stopped on its way and may be taken up again; `answer` may say when."""
+
+    def __init__(self, why: str, answer: Answer | None = None) -> None:
+        super().__init__(why)
+        self.answer = answer
