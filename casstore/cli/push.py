@@ -15,11 +15,25 @@ from .output import line
 @click.command(cls=Command)
 @click.option("-a", "--all-tags", is_flag=True, help="Push every tag of the repository.")
 @click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Push the image of this platform of an index alone.")
+@click.option(
+    "--compression",
+    type=click.Choice(["gzip", "zstd", "none"]),
+    default="gzip",
+    help="What plain layers become on the way (gzip: as docker makes it).",
+)
 @network_options
 @click.option("-q", "--quiet", "quiet", is_flag=True, help="Print the name only, and show no progress.")
 @click.argument("reference", metavar="NAME[:TAG]")
 @pass_app
-def push(app: App, all_tags: bool, platform: str | None, plain_http: bool, quiet: bool, reference: str) -> None:
+def push(
+    app: App,
+    all_tags: bool,
+    platform: str | None,
+    compression: str,
+    plain_http: bool,
+    quiet: bool,
+    reference: str,
+) -> None:
     """Push an image, or with -a a repository, to its registry.
 
     Blobs that the registry has are not sent; the name there is moved last.
@@ -51,7 +65,13 @@ def push(app: App, all_tags: bool, platform: str | None, plain_http: bool, quiet
         say(f"Using default tag: {wanted[0].tag}")
     say(f"The push refers to repository [{name.repository}]")
     for one in wanted:
-        report = store.push(str(one), remote=way, platform=platform, say=lambda layer, what: say(f"{layer}: {what}"))
+        report = store.push(
+            str(one),
+            remote=way,
+            platform=platform,
+            compression=compression,
+            say=lambda layer, what: say(f"{layer}: {what}"),
+        )
         say(f"{one.tag}: digest: {report.digest} size: {report.size}")
     if quiet:
         line(name.repository if all_tags else str(wanted[0]))

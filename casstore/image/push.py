@@ -5,7 +5,7 @@ are mounted; manifests come after their blobs, indexes after their manifests, th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..digest import Digest
 from ..errors import CasstoreError, Damaged, Denied, NotFound, UsageError
@@ -25,6 +25,7 @@ from ..transport.blob_upload import BlobUpload
 from ..transport.registry import Registry
 from .content import closure, read_document
 from .crew import Crew
+from .pressed import COMPRESSIONS, Press, Writing
 from .resolve import artifact, resolve
 
 MAX_MOUNTS = 3
@@ -51,25 +52,25 @@ def push(
     *,
     source: Digest | str | None = None,
     platform: str | None = None,
+    compression: str = "gzip",
+    writing: Writing = dict,
     say: Say = lambda layer, what: None,
     progress: Progress | None = None,
 ) -> PushReport:
     """Push under a name with a tag (or with the digest of what is pushed). `source`: what of the store, a manifest or
     index by its digest, a name or ID as `resolve` takes it; else what has that name here. `platform`: of an index, that
-    image alone. NotFound: the store has no such thing; Denied; RemoteFailure. The name at the registry is moved last,
-    or not at all."""
+    image alone. `compression` (one of COMPRESSIONS): what plain layers become on the way, and then their manifest is
+    another. NotFound: the store has no such thing; Denied; RemoteFailure. The name at the registry is moved last, or
+    not at all."""
+    if compression not in COMPRESSIONS:
+        raise UsageError(f"unknown compression {compression!r}: {', '.join(COMPRESSIONS)}")
     if name.digest is not None and source is None:
         raise UsageError("cannot push a digest reference")
     with Lease(volume.catalog, volume.objects, f"push {name}", reading=True) as lease:
-        return _Push(volume, lease, registry, name, source, platform, say, progress).run()
-
-
-@dataclass(slots=True)
-class _Plan:
-    """What is to be sent: blobs in any order, then documents in theirs."""
-
-    blobs: dict[Digest, BlobInfo] = field(default_factory=dict)
-    documents: list[Manifest | Index] = field(default_factory=list)
+        work = _Push(volume, lease, registry, name, source, platform, say, progress)
+        if compression != "none":
+            work.press(compression, writing)
+        return work.run()
 
 
 class _Push:
@@ -95,21 +96,27 @@ class _Push:
         self._progress = progress
         self._crew = Crew(registry.http.network.parallel, registry.http.wake)
         target, self._infos = self._protect(source)
-        self._plan = _Plan()
+        self._documents: list[Manifest | Index] = []  # each after what is below it
         self._top = self._take(target)
         if self._wanted is not None and isinstance(self._top, Index):
             self._top = self._only(self._top)
-        if name.digest is not None and name.digest != self._top.digest:
-            raise UsageError(f"what is pushed is {self._top.digest}, and cannot have the name {name.familiar()}")
+
+    def press(self, compression: str, writing: Writing) -> None:
+        """Compress the layers that are plain."""
+        made = Press(self._volume, self._lease, self._infos, compression, writing, self._progress).run(self._documents)
+        self._documents = [made[one.digest] for one in self._documents]
+        self._top = made[self._top.digest]
 
     def run(self) -> PushReport:
-        plan = self._plan
-        infos = sorted(plan.blobs.values(), key=lambda info: -info.size)
+        """Send what is not there yet, and give it its name."""
+        if self._name.digest is not None and self._name.digest != self._top.digest:
+            raise UsageError(f"what is pushed is {self._top.digest}, and cannot have the name {self._name.familiar()}")
+        infos = sorted(self._blobs().values(), key=lambda info: -info.size)
         for info in infos:
             self._say(_short(info), "Preparing")
         try:
             sent = self._crew.each(self._blob, infos)
-            for document in plan.documents:
+            for document in self._documents:
                 if document is not self._top:
                     self._put(document, str(document.digest))
             self._lease.check()
@@ -148,30 +155,35 @@ class _Push:
         """A manifest or index into the plan, after what is below it."""
         info = self._infos[digest]
         document = oci_manifest.parse(read_document(self._volume, info), str(digest), info.media_type, digest)
-        if isinstance(document, Index):
-            if self._wanted is None:
-                for child in document.manifests:
-                    if child.digest not in self._infos:
-                        raise NotFound(
-                            f"its manifest {child.digest} ({child.platform or 'no platform'}) is not in the store",
-                            what=self._name.familiar(),
-                            hint="pull it with --all-platforms, or push with --platform",
-                        )
-                    self._take_once(child.digest)
-        else:
-            for child in document.children:
+        if isinstance(document, Index) and self._wanted is None:
+            for child in document.manifests:
                 if child.digest not in self._infos:
-                    if not media.is_distributable(child.media_type):
-                        continue
-                    raise Damaged(f"blob {child.digest} is missing", what=str(digest), hint="run casstore check")
-                if media.is_distributable(child.media_type):
-                    self._plan.blobs.setdefault(child.digest, self._infos[child.digest])
-        self._plan.documents.append(document)
+                    raise NotFound(
+                        f"its manifest {child.digest} ({child.platform or 'no platform'}) is not in the store",
+                        what=self._name.familiar(),
+                        hint="pull it with --all-platforms, or push with --platform",
+                    )
+                self._take_once(child.digest)
+        self._documents.append(document)
         return document
 
     def _take_once(self, digest: Digest) -> None:
-        if all(one.digest != digest for one in self._plan.documents):
+        if all(one.digest != digest for one in self._documents):
             self._take(digest)
+
+    def _blobs(self) -> dict[Digest, BlobInfo]:
+        """All blobs of all manifests, but those that are not to be handed on."""
+        found: dict[Digest, BlobInfo] = {}
+        for document in self._documents:
+            for child in document.children if isinstance(document, Manifest) else ():
+                if not media.is_distributable(child.media_type):
+                    continue
+                info = self._infos.get(child.digest)
+                if info is None:
+                    hint = "run casstore check"
+                    raise Damaged(f"blob {child.digest} is missing", what=str(document.digest), hint=hint)
+                found[child.digest] = info
+        return found
 
     def _only(self, index: Index) -> Manifest | Index:
         """The image of an index for the platform that was asked for."""
@@ -180,7 +192,7 @@ class _Push:
         found = oci_platform.select(here, wanted)
         if found is None:
             raise NotFound(f"no image for {wanted} is in the store", what=self._name.familiar())
-        self._plan = _Plan()
+        self._documents = []
         self._wanted = None  # all below it
         return self._take(found.digest)
 
