@@ -180,15 +180,9 @@ class Store(Distribution):
         """What every command that brings content needs to know; OutOfSpace where the disk is nearly full."""
         from .store import settings
 
+        self._room()
         with self._site.catalog.read() as tx:
             kept = settings.everything(tx)
-        free, least = self._site.objects.free(), settings.size(kept["min-free"])
-        if free < least:
-            raise OutOfSpace(
-                f"only {free} bytes are free, less than min-free ({kept['min-free']})",
-                what=str(self.root),
-                hint="make room, or casstore config set min-free",
-            )
         return {
             "pack": pack or "plain",
             "codec": kept["compression"],
@@ -196,6 +190,22 @@ class Store(Distribution):
             "trace_limit": settings.share(kept["trace.limit"]),
             "progress": self.progress,
         }
+
+    def _room(self, least: int | None = None) -> int:
+        """The bytes of the disk that must stay free: `least`, else as the setting says. OutOfSpace where they are not
+        now."""
+        from .store import settings
+
+        with self._site.catalog.read() as tx:
+            said = settings.get(tx, "min-free")
+        free, wanted = self._site.objects.free(), settings.size(said) if least is None else least
+        if free < wanted:
+            raise OutOfSpace(
+                f"only {free} bytes are free, less than min-free ({said if least is None else least})",
+                what=str(self.root),
+                hint="make room, or casstore config set min-free",
+            )
+        return wanted
 
     def _limit(self) -> Limit:
         """What one compressed stream may become."""

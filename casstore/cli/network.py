@@ -22,8 +22,8 @@ def network_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def remote(plain_http: bool = False) -> Remote:
-    """The way to registries as this environment has it; closed when the command ends."""
+def remote(plain_http: bool = False, *, max_rate: float = 0.0) -> Remote:
+    """The way to registries as this environment has it; closed when the command ends. `max_rate`: bytes a second."""
     from ..errors import Interrupted
     from ..image.remote import Remote
     from ..transport.http import Network
@@ -37,6 +37,7 @@ def remote(plain_http: bool = False) -> Remote:
         no_proxy=tuple(part for part in _either("no_proxy").split(",") if part.strip()),
         certificates=certificate_folders(),
         plain_http=plain_http,
+        max_rate=max_rate,
     )
     return click.get_current_context().with_resource(Remote(network, credential_files(), alive))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import Conflict
+from ..oci import reference
 from ..oci.reference import Reference
 from ..transport.credentials import Credential
 from .plan_versions import Constraint, order_of
@@ -116,6 +117,13 @@ class Plan:
 
     def __add__(self, other: Plan) -> Plan:
         return Plan(self.wanted + other.wanted)
+
+
+def of_reference(text: str) -> Wanted:
+    """`NAME:TAG` or `NAME@DIGEST`: that; `NAME`: all its tags."""
+    name = reference.parse(text)
+    ref = str(name.digest) if name.digest else name.tag
+    return Wanted(Reference(name.domain, name.path), Choice(exact=(ref,) if ref else ()), where=text)
 
 
 def check_targets(plan: Plan) -> None:

@@ -4,6 +4,7 @@ a repository has."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,6 +18,7 @@ from ..oci.reference import DEFAULT_DOMAIN, Reference
 from ..transport.credentials import Credential, CredentialStore
 from ..transport.http import Http, Network
 from ..transport.registry import Fetched, Registry, SearchResult
+from .plan import DEFAULT, Access
 
 MAX_RESULTS = 100
 
@@ -33,11 +35,13 @@ class Remote:
     ) -> None:
         self.http = Http(network, alive)
         self._credentials = CredentialStore(credentials)
-        self._registries: dict[tuple[str, Credential | None, bool], Registry] = {}
+        self._ways: dict[tuple[bool, Path | None], Http] = {(True, None): self.http}
+        self._registries: dict[tuple[str, Credential | None, bool, Http], Registry] = {}
 
     def close(self) -> None:
         """Let all connections go."""
-        self.http.close()
+        for way in self._ways.values():
+            way.close()
 
     def __enter__(self) -> Self:
         return self
@@ -47,13 +51,23 @@ class Remote:
     ) -> None:
         self.close()
 
-    def registry(self, name: Reference, *, push: bool = False) -> Registry:
-        """The registry of a reference; the same one, with what it has learnt, for all that may share it."""
-        credential = self._credentials.find(name.domain, name.path)
-        key = name.domain, credential, push
+    def registry(self, name: Reference, *, push: bool = False, access: Access = DEFAULT) -> Registry:
+        """The registry of a reference; the same one, with what it has learnt, for all that may share it. `access`: how
+        a plan says that it is to be reached."""
+        credential = access.credential or self._credentials.find(name.domain, name.path)
+        http = self._way(access)
+        key = name.domain, credential, push, http
         if key not in self._registries:
-            self._registries[key] = Registry(self.http, name.domain, credential, push=push)
+            self._registries[key] = Registry(http, name.domain, credential, push=push)
         return self._registries[key]
+
+    def _way(self, access: Access) -> Http:
+        key = access.verify, access.certificates
+        if key not in self._ways:
+            verify, folder = key
+            network = replace(self.http.network, insecure=not verify, own_certificates=folder)
+            self._ways[key] = self.http.other(network)
+        return self._ways[key]
 
     def login(self, host: str, username: str, password: str) -> str:
         """Try them, and keep them if they are right: Denied otherwise. Returns where they are kept."""

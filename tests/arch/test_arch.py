@@ -20,6 +20,8 @@ NATIVE = sorted(each for each in (ROOT / "_native").iterdir() if each.suffix in 
 DOORS = {
     "store/objects.py": "the only door to what lies under STORE",
     "store/disk.py": "its hinges: how bytes, files and folders become durable",
+    "store/journal.py": "a text file that grows: the mirror's state, under STORE or where the user says",
+    "store/transfers.py": "what has come of transfers that were cut short",
     "store/cache.py": "blobs made again, in a folder that anyone may empty",
     "store/catalog.py": "SQLite opens its own file; only whether it is there is asked",
     "flow/source.py": "files that the user named, to read",
