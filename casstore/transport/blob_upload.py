@@ -17,6 +17,9 @@ from .registry import Registry, problem
 AT_ONCE = 1 << 20
 """Blobs up to this many bytes are uploaded by one request."""
 
+_FORGOTTEN = 0.2
+"""What an upload counts, as a failure, that broke after ENOUGH bytes and is then unknown: docker-registry forgets each
+that breaks, and over a bad link a large blob needs more than a few tries."""
 _PASSING = (401, 408, 416, 429)  # 401: the token has ended while we sent; the next request renews it
 _UPLOADED = re.compile(r"(?:bytes=)?0-(\d{1,19})")
 
@@ -44,6 +47,7 @@ class BlobUpload:
         self._scopes = (repository_scope(path, registry.actions),)
         self._what = f"{registry.domain}/{path}@{digest}"
         self._location = ""
+        self._sent = 0
 
     def mount(self, source: str) -> bool:
         """Take it over from another repository of the registry, which may not want to: then False, and an upload has
@@ -61,7 +65,7 @@ class BlobUpload:
 
     def run(self) -> None:
         """Upload it. RemoteFailure, Denied."""
-        failures, good, resumed = 0, -1, False
+        failures, good, resumed = 0.0, -1, False
         while True:
             self._check()
             told: Answer | None = None
@@ -72,7 +76,12 @@ class BlobUpload:
                 elif good < 0:
                     start = 0  # an upload that `mount` began
                 else:
-                    start = self._status()
+                    try:
+                        start = self._status()
+                    except NotFound:  # that it broke has been counted
+                        failures -= 1 - _FORGOTTEN if self._sent >= ENOUGH else 0
+                        self._location, good = "", -1
+                        continue
                     resumed = True
                 if start > good:
                     failures, good = (0 if start - good >= ENOUGH else failures), start
@@ -95,7 +104,7 @@ class BlobUpload:
             failures += 1
             if failures > self._registry.http.network.retries:
                 raise RemoteFailure(f"the upload broke off: {why}", what=self._what)
-            self._registry.http.wait(failures - 1, told)
+            self._registry.http.wait(int(max(failures - 1, 0)), told)
 
     def _begin(self) -> None:
         answer = self._registry.send("POST", f"/v2/{self._path}/blobs/uploads/", self._scopes)
@@ -159,16 +168,19 @@ class BlobUpload:
             raise RemoteFailure(f"the registry says that the blob is {said[:200]}", what=self._what)
 
     def _exactly(self, start: int) -> Iterator[Buffer]:
-        sent = start
+        self._sent = start
         for piece in self._read(start):
-            sent += len(piece)
+            self._sent += len(piece)
             yield piece
-        if sent != self._size:
-            raise BadInput(f"the blob has {sent} bytes instead of {self._size}", what=self._what)
+        if self._sent != self._size:
+            raise BadInput(f"the blob has {self._sent} bytes instead of {self._size}", what=self._what)
 
     def _status(self) -> int:
         """How many bytes the registry has. NotFound: it knows nothing of the upload."""
         answer = self._registry.send("GET", self._location, self._scopes)
+        if answer.status in (400, 416):  # distribution, of an upload that broke: it has other bytes than it believes
+            answer.close()
+            raise NotFound("the upload cannot go on", what=self._what)
         if answer.status not in (200, 202, 204):
             raise problem(answer, self._what)
         self._move(answer)
