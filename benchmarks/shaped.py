@@ -1,6 +1,6 @@
 """Images over a link of a given rate that breaks again and again: from a docker-registry, and to an empty one.
 
-    python benchmarks/shaped.py STORAGE --work DIR [--rate 100e6] [--resets 0.01] [--unit BYTES] [--seed N] [--json FILE]
+    python benchmarks/shaped.py STORAGE --work DIR [--rate 100e6] [--resets 0.01] …
 
 STORAGE: what a docker-registry keeps (its `rootdirectory`), with the images; nothing in it is changed. Every image is
 pulled over the link, by one command each, into an empty store, which is then checked with all its data; then all are
