@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING
 
 from .api import Store, init, open
 from .digest import Digest
+from .distribution import mirror
 from .errors import CasstoreError
 
 if TYPE_CHECKING:
     from .image.remote import Remote
 
 __version__ = "0.1.0"
-__all__ = ["CasstoreError", "Digest", "Remote", "Store", "__version__", "init", "open"]
+__all__ = ["CasstoreError", "Digest", "Remote", "Store", "__version__", "init", "mirror", "open"]
 
 
 def __getattr__(name: str) -> object:

@@ -13,17 +13,23 @@ from .model import Progress
 
 if TYPE_CHECKING:
     from .image.bundle import BundleReport
+    from .image.executor import Executor
     from .image.load import LoadReport
+    from .image.mirror import MirrorReport, Row
+    from .image.plan import Plan
     from .image.pull import PullReport
     from .image.push import PushReport
     from .image.remote import Remote
+    from .store.site import Site
     from .store.volume import Volume
 
 
 class Distribution:
     """The part of a store that has to do with other places."""
 
+    root: Path
     progress: Progress | None
+    _site: Site
 
     @property
     def volume(self) -> Volume:
@@ -34,6 +40,9 @@ class Distribution:
         raise NotImplementedError
 
     def _writing(self, pack: str | None) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _room(self, least: int | None = None) -> int:
         raise NotImplementedError
 
     def pull(
@@ -81,6 +90,62 @@ class Distribution:
             self.volume, registry, name, writing=lambda: self._writing(None), say=say, progress=self.progress, **more
         )
 
+    def mirror(
+        self,
+        plan: Plan | str | Path | Sequence[str],
+        *,
+        remote: Remote,
+        to: str = "",
+        platform: str | None = None,
+        referrers: bool = False,
+        dry_run: bool = False,
+        keep_going: bool = False,
+        prune: bool = False,
+        recheck: bool = False,
+        jobs: int = 4,
+        min_free: int | None = None,
+        state: str | Path | None = None,
+        executor: Executor | None = None,
+        say: Callable[[Row], None] = lambda row: None,
+    ) -> MirrorReport:
+        """Bring what a plan names into the store, and on `to` a registry (`REGISTRY[/PREFIX]`); what is there already
+        costs one HEAD a tag. `plan`: a Plan, a file (skopeo-sync's YAML, or TOML), or references: `NAME:TAG`, or `NAME`
+        for all tags. What comes of each tag is in the report's rows, failures too; `say` is told of each as it ends.
+
+        `platform`: of indexes, that image alone, where the plan does not say; `referrers`: signatures, SBOMs;
+        `dry_run`: only find out; `keep_going`: begin others after one failed; `prune`: take away names, here and there,
+        that the source has no longer; `recheck`: ask the target rather than believe the state; `jobs`: images at once;
+        `min_free`: bytes of the disk (setting min-free); `state`: the file that remembers what was put where
+        (STORE/mirror/…); `executor`: does the work instead of `jobs` threads.
+
+        UsageError, Conflict, BadInput: no such plan; OutOfSpace: stopped before the disk was that full."""
+        from .image import mirror as mirrors
+        from .image import mirror_state
+
+        options = mirrors.Options(mirrors.check_to(to) if to else "", platform or "", referrers, recheck)
+        path = Path(state) if state else self.root / "mirror" / mirror_state.name_of(options.to)
+        wanted = plan_of(plan)
+        catalog = self._site.catalog
+        catalog.on_final = None  # each image is decided by itself: a signal is never too late for the others
+        kept = mirror_state.State(path, write=not dry_run)
+        try:
+            tasks = mirrors.Surveyor(catalog, remote, kept, options).run(wanted)
+            report = mirrors.MirrorReport([task.row for task in tasks], dry_run)
+            if dry_run:
+                mirrors.weigh(catalog, remote, tasks)
+            elif any(task.row.status != mirrors.SAME for task in tasks):
+                from .image import mirror_run
+                from .image.executor import Threads
+
+                doing = mirror_run.Doing(keep_going, prune, self._room(min_free))
+                writing = self._writing(None)
+                with self._naming():
+                    run = mirror_run.Run(self.volume, remote, kept, options, doing, **writing)
+                    run.run(tasks, executor or Threads(jobs), say)
+        finally:
+            kept.close()
+        return report
+
     # -- bundles
 
     def bundle(
@@ -119,3 +184,32 @@ class Distribution:
         from .image.bundle_file import have
 
         return [(info.digest, info.size) for info in have(self.volume)]
+
+
+def plan_of(given: Plan | str | Path | Sequence[str]) -> Plan:
+    """A plan; that of a file (a Path, or a text that ends in .toml, .yaml, .yml, or begins with `/` or `.`): TOML where
+    its name ends so, else YAML; that of a reference. Several of these: all of them together."""
+    from .image.plan import Plan, of_reference
+
+    if isinstance(given, Plan):
+        return given
+    if not isinstance(given, str | Path):
+        return Plan(tuple(wanted for one in given for wanted in plan_of(one).wanted))
+    name = str(given)
+    if isinstance(given, str) and not name.endswith((".toml", ".yaml", ".yml")) and not name.startswith(("/", ".")):
+        return Plan((of_reference(given),))
+    from .image.plan_files import from_toml, read
+
+    text = read(given)
+    if name.endswith(".toml"):
+        return from_toml(text, name)
+    from .image.plan_yaml import from_yaml
+
+    return from_yaml(text, name)
+
+
+def mirror(
+    plan: Plan | str | Path | Sequence[str], *, store: Distribution, remote: Remote, **more: Any
+) -> MirrorReport:
+    """What a plan names, brought into a store and on to a registry: `Store.mirror`, which see for `more`."""
+    return store.mirror(plan, remote=remote, **more)

@@ -10,6 +10,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "casstore pull --platform linux/arm64 registry.example/app:1",
     ),
     "push": ("casstore push registry.example/team/app:1",),
+    "mirror": (
+        "casstore mirror sync.yaml --to registry.example/m",
+        "casstore mirror registry.example/app --dry-run",
+    ),
     "load": ("docker save app:1 | casstore load", "casstore load -i images.tar.gz"),
     "save": ("casstore save -o app.tar app:1 app:2", "casstore save app:1 | docker load"),
     "import": (

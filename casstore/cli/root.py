@@ -14,6 +14,7 @@ from .base import Group
     lazy={
         "pull": "pull:pull",
         "push": "push:push",
+        "mirror": "mirror:mirror",
         "load": "load:load",
         "save": "save:save",
         "import": "import_:import_",

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadInput, CasstoreError, InvalidReference, LimitExceeded
+from ..errors import BadInput, CasstoreError, LimitExceeded
 from ..flow.source import name_of, open_input
 from ..oci import platform as oci_platform
 from ..oci import reference
@@ -161,5 +161,5 @@ def _target(text: str | None, what: str) -> str:
     with at(what):
         found = reference.parse(f"localhost/{text}")
     if found.tag or found.digest:
-        raise InvalidReference("target is the path of a repository, without tag or digest", what=what)
+        raise BadInput("target is the path of a repository, without tag or digest", what=what)
     return found.path

@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from ..digest import Digest
-from ..errors import BadInput, InvalidReference, LimitExceeded
+from ..errors import BadInput, LimitExceeded
 from ..oci import reference
 from ..oci.reference import Reference
 from ..transport.credentials import Credential
@@ -71,7 +71,7 @@ def _of_registry(registry: str, body: dict[str, Node], what: str) -> Iterator[Wa
             with at(where):
                 name = reference.parse(f"{registry}/{path}")
             if name.tag or name.digest:
-                raise InvalidReference("a repository, without tag or digest", what=where)
+                raise BadInput("a repository, without tag or digest", what=where)
             yield Wanted(name, make(node, where), access=access, where=where)
 
 
@@ -189,7 +189,7 @@ class _Builder:
                 add(node, line)
             elif kind == "ScalarEvent":
                 self._weigh(1, line)
-                empty = event.style is None and event.value in ("", "~", "null", "Null", "NULL")
+                empty = not event.style and event.value in ("", "~", "null", "Null", "NULL")
                 scalar: Node = None if empty else event.value
                 if event.anchor:
                     self._anchors[event.anchor] = scalar, 1
