@@ -12,7 +12,7 @@ from .base import App, Command, format_option, pass_app
 from .images import short_id
 from .output import lines, show
 from .plot import check_plot, plot_history, plot_option, write_plot
-from .units import age, human_size, parse_time, shortened
+from .units import age, known_size, parse_time, shortened
 
 if TYPE_CHECKING:
     from ..image.history import HistoryLine
@@ -68,7 +68,7 @@ def _row(step: HistoryLine, now: datetime, human: bool, no_trunc: bool, flat: bo
         "CreatedBy": by if no_trunc else shortened(by, _CREATED_BY),
         "CreatedSince": age(step.created, now) if human else at,
         "ID": _id(step, no_trunc),
-        "Size": human_size(step.size) if human else str(step.size),
+        "Size": known_size(step.size) if human or step.size < 0 else str(step.size),
     }
 
 

@@ -11,7 +11,7 @@ import click
 from ..errors import UsageError
 from .base import App, Command, format_option, pass_app
 from .output import lines, show
-from .units import age, human_size, local_time
+from .units import age, known_size, local_time
 
 if TYPE_CHECKING:
     from ..image.listing import ImageSummary
@@ -101,7 +101,7 @@ class _Row(Mapping[str, str]):
 
 
 def _size(image: ImageSummary, now: datetime, no_trunc: bool) -> str:
-    return human_size(image.size)
+    return known_size(image.size)
 
 
 _FIELDS: dict[str, Callable[[ImageSummary, datetime, bool], str]] = {

@@ -24,6 +24,11 @@ def human_size(count: float, digits: int = 3) -> str:
     return f"{float(f'{count:.{digits}g}'):g}{_SIZES[unit]}"
 
 
+def known_size(count: int) -> str:
+    """`human_size`, or `N/A` for what is less than nothing: not known."""
+    return "N/A" if count < 0 else human_size(count)
+
+
 def human_duration(seconds: float) -> str:
     """Seconds → docker's rough words: `About an hour`, `3 weeks`."""
     whole = int(seconds)

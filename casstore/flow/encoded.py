@@ -120,10 +120,9 @@ def _encoder(trace: Trace, size: int) -> Encoder:
 
 
 def packable(blob: BlobInfo | NewBlob) -> bool:
-    """Can a loose blob be tried? What is compressed must have been looked into. A digest of another kind than the
-    kernel's would have to be made beside it: such blobs are rare, and stay."""
-    inside = blob.encoding == "identity" or (blob.encoding == "gzip" and blob.content_size is not None)
-    return inside and blob.digest.algorithm == "sha256"
+    """Can a loose blob be tried? A digest of another kind than the kernel's would have to be made beside it: such blobs
+    are rare, and stay."""
+    return blob.encoding in ("identity", "gzip") and blob.digest.algorithm == "sha256"
 
 
 def engines_here(limit: float) -> str:

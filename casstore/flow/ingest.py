@@ -48,7 +48,7 @@ from ..store.transfers import Part
 from ..store.volume import Volume
 from .encoded import Encoder, Unfolded, engines_here, packable
 from .frames import FRAME_TARGET, FrameBuilder, FramePool
-from .loose import take_loose
+from .loose import UNREADABLE, take_loose
 from .naming import Names
 from .pieces import Pieces
 from .proof import doubt
@@ -156,14 +156,14 @@ class Ingest:
         if encoding is not None or self._pack not in ("plain", "now") or other:
             taken = self._loosely(whole, expect, inside, media_type, children, step, look, part)
         else:
-            if part is not None:
-                part.drop()  # what is taken apart on its way in is not kept as it comes
             sink = _Chunks(self)
             split = Splitter(self._volume.file, sink, self._pieces).run(whole, step)
             digest = Digest.sha256(split.digest)
             if expect is not None:
                 expect.check(digest, str(expect))
             taken = Taken(digest, split.size, "identity", digest, split.size, split.files_size)
+            if part is not None:
+                part.drop()  # what is taken apart on its way in is not kept as it comes
             with self._lock:
                 pending = Pending(digest, split.size, split, "identity", b"", sink.own, media_type, children)
                 self._pending.setdefault(digest, pending)
@@ -221,7 +221,9 @@ class Ingest:
             self._parts.append(part)
         blob = replace(blob, children=children)
         to = self._loose
-        if self._pack == "never":
+        if look and blob.encoding != "identity" and blob.content_size is None:
+            blob = replace(blob, pack_refused=UNREADABLE)
+        elif self._pack == "never":
             blob = replace(blob, pack_refused="was to stay as it came")
         elif self._pack == "now" and blob.encoding == "gzip" and packable(blob):
             try:

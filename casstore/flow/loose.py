@@ -19,6 +19,8 @@ from .step import Step
 
 SPOT_SPAN = 1 << 20
 SPOT_SIZE = 8
+UNREADABLE = "what is inside cannot be read"
+"""Why a blob stays loose whose first bytes promise a compressed stream, which it is not."""
 
 
 def spot(piece: memoryview | bytes) -> bytes:

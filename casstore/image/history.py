@@ -16,7 +16,7 @@ from .resolve import Found, is_kept, parents_of
 
 class HistoryLine(NamedTuple):
     """A step. `id`: the image as it was after it, where the store has that image; `created`: RFC 3339 or ""; `size`:
-    bytes of the layer that the step made, 0 where it made none; `diffid`: that layer's."""
+    bytes of the layer that the step made, 0 where it made none, -1 where that is not known; `diffid`: that layer's."""
 
     id: Digest | None
     created: str

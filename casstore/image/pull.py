@@ -51,7 +51,7 @@ class _Layer(NamedTuple):
     """A layer that is in the store or was taken: what its image's row and check need."""
 
     diffid: Digest | None
-    files_size: int
+    files_size: int | None
 
 
 def pull(
@@ -132,12 +132,12 @@ class _Pull:
         with self._volume.catalog.read() as tx:
             for digest in present:
                 info = find_below(tx, digest)
-                found[digest] = _Layer(info.diffid, info.files_size or 0)
+                found[digest] = _Layer(info.diffid, info.files_size)
         for digest in wanted:
             self._say(digest.hex[:12], "Already exists" if digest in present else "Pulling fs layer")
         missing = sorted((digest for digest in wanted if digest not in found), key=lambda one: -wanted[one][0].size)
         for taken in self._crew.each(lambda digest: self._fetch(*wanted[digest]), missing):
-            found[taken.digest] = _Layer(taken.diffid, taken.files_size or 0)
+            found[taken.digest] = _Layer(taken.diffid, taken.files_size)
         self._check_diff_ids(found)
         return found
 
@@ -194,7 +194,7 @@ class _Pull:
             children = tuple(dict.fromkeys(one.digest for one in manifest.children))
             self._took[manifest.digest] = manifest.raw, manifest.media_type, children
             if config is not None:
-                size = sum(layers[one.digest].files_size for one in manifest.layers)
+                size = oci_image.total(layers[one.digest].files_size for one in manifest.layers)
                 rows.append(oci_image.image_row(manifest, config, size))
         indexes = [one for one in self._walk.documents.values() if isinstance(one, Index)]
         taken = {*self._walk.configs, *(one.digest for one in indexes)}

@@ -165,7 +165,7 @@ class Removal:
             if self._is_held(chains[depth - 1], own[:depth]):
                 return
             self.steps.append(Step("Deleted", str(chains[depth - 1])))
-            self.reclaimed += names.files_size(self._tx, own[depth - 1])
+            self.reclaimed += max(0, names.files_size(self._tx, own[depth - 1]))
 
     def _is_held(self, chain: Digest, diffs: list[Digest]) -> bool:
         """Is there an image left with these layers at its bottom? The one that was found last is asked first, and who

@@ -176,8 +176,15 @@ def images_with(tx: Tx, diffid: Digest) -> list[Digest]:
 
 
 def files_size(tx: Tx, diffid: Digest) -> int:
-    """docker's SIZE of the layer with this uncompressed digest (bytes); 0 where it is none or is not here."""
-    return int(tx.value("SELECT max(files_size) FROM blob WHERE diffid = ? AND state = 'live'", (diffid.raw,)) or 0)
+    """docker's SIZE of the layer with this uncompressed digest (bytes); -1 where it is not known here."""
+    found = tx.value("SELECT max(files_size) FROM blob WHERE diffid = ? AND state = 'live'", (diffid.raw,))
+    return -1 if found is None else int(found)
+
+
+def unmeasured(tx: Tx) -> list[Digest]:
+    """The live image manifests of a size that is not known."""
+    sql = "SELECT b.digest FROM image i JOIN blob b ON b.id = i.manifest WHERE i.size < 0 AND b.state = 'live'"
+    return [Digest.unpack(row[0]) for row in tx.rows(sql)]
 
 
 # -- statistics and settings

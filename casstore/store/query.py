@@ -145,6 +145,15 @@ def loose_blobs(tx: Tx, *, idle_before: float, engines: str = "") -> list[BlobIn
     return [_info(tx, row) for row in rows]
 
 
+def unknown_blobs(tx: Tx) -> list[BlobInfo]:
+    """Live compressed blobs that nobody has looked into, and nobody was told not to."""
+    rows = tx.rows(
+        f"{_BLOB} WHERE b.encoding <> 'identity' AND b.content_size IS NULL AND b.state = 'live' AND b.damaged = 0"
+        " AND (b.pack_refused IS NULL OR b.pack_refused LIKE '%(engines %)') ORDER BY b.id"
+    )
+    return [_info(tx, row) for row in rows]
+
+
 def pack_refused(tx: Tx, digest: Digest) -> str:
     """Why a loose blob is not packed; "" where nobody said so."""
     return str(tx.value("SELECT pack_refused FROM blob WHERE digest = ?", (digest.raw,)) or "")

@@ -3,7 +3,7 @@ Rows of PROTOCOL.md, a function of that name each; the others are in `protocol` 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -73,6 +73,33 @@ def pack_commit(catalog: Catalog, lease: int, loose: str, blob: NewBlob, objects
             (rules.next_gen(tx), loose_id),
         )
         return True
+
+
+class Facts(NamedTuple):
+    """What is inside a compressed blob: its digest, its length in bytes, docker's SIZE of it."""
+
+    diffid: Digest
+    content_size: int
+    files_size: int
+
+
+def learn(catalog: Catalog, digest: Digest, facts: Facts) -> None:
+    """Note what is inside a blob, which its digest determines: so it holds whatever became of the blob meanwhile."""
+    with catalog.write("learn") as tx:
+        tx.run(
+            "UPDATE blob SET diffid = ?, content_size = ?, files_size = ? WHERE digest = ? AND content_size IS NULL",
+            (facts.diffid.raw, facts.content_size, facts.files_size, digest.raw),
+        )
+
+
+def measure(catalog: Catalog, sizes: Mapping[Digest, int]) -> None:
+    """Note the sizes of images by their manifests, where they were not known."""
+    with catalog.write("measure") as tx:
+        for digest, size in sizes.items():
+            tx.run(
+                "UPDATE image SET size = ? WHERE size < 0 AND manifest = (SELECT id FROM blob WHERE digest = ?)",
+                (size, digest.raw),
+            )
 
 
 def pack_refuse(catalog: Catalog, digest: Digest, reason: str, engines: str = "") -> None:

@@ -15,7 +15,7 @@ from ..oci import manifest as oci_manifest
 from ..oci import media
 from ..oci.config import Config
 from ..oci.document import MAX_DOCUMENT
-from ..oci.image import image_row
+from ..oci.image import image_row, total
 from ..oci.manifest import Index, Manifest
 from ..store import names, query
 from ..store.catalog import Tx
@@ -126,15 +126,21 @@ def _row(tx: Tx, one: Document, config: Config | None) -> ImageRow | None:
     content = one.content
     if not isinstance(content, Manifest) or not content.is_image:
         return None
-    # Each asked for once: a manifest may name one layer ten thousand times.
-    layers = {digest: query.find_blob(tx, digest) for digest in {layer.digest for layer in content.layers}}
     now = names.find_image(tx, one.digest)
-    found = (layers[layer.digest] for layer in content.layers)
-    size = sum(layer.files_size or 0 for layer in found if layer is not None)
+    size = size_of(tx, one)
     parent = now.parent if now is not None else ""
     if config is not None:
         return image_row(content, config, size, parent)
     return now or ImageRow(one.digest, content.config.digest, "", size, "", "", "", {}, parent)
+
+
+def size_of(tx: Tx, one: Document) -> int:
+    """docker's SIZE of an image, -1 where a layer was not looked into."""
+    layers = one.content.layers if isinstance(one.content, Manifest) else ()
+    # Each asked for once: a manifest may name one layer ten thousand times.
+    found = {digest: query.find_blob(tx, digest) for digest in {layer.digest for layer in layers}}
+    known = {digest: 0 if info is None else info.files_size for digest, info in found.items()}
+    return total(known[layer.digest] for layer in layers)
 
 
 def _told(row: ImageRow) -> ImageRow:

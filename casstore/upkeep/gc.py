@@ -16,7 +16,7 @@ from ..store import collector, protocol
 from ..store.collector import Garbage
 from ..store.query import ObjectRow
 from ..store.volume import Volume
-from . import pack, records, repack
+from . import learn, pack, records, repack
 from .estimate import Saving, estimate
 from .pack import Budget, Packing, Tally
 from .records import SegmentPlan
@@ -163,6 +163,17 @@ class _Run:
         self._rotten: Damaged | None = None
         self._looked = False
 
+    def _learn(self) -> None:
+        """What packing has not found out, of what came without being looked into."""
+        learn.learn(
+            self._volume,
+            learn.plan(self._volume),
+            budget=self._budget,
+            check=self._check,
+            progress=self._progress,
+        )
+        learn.measure(self._volume)
+
     def run(self, began: float, hold: list[float]) -> GcReport:
         volume, totals = self._volume, self._totals
         # Each part is planned when its turn comes: what was collected need not be measured.
@@ -171,6 +182,7 @@ class _Run:
         self._collect()
         blobs = pack.plan(volume, self._trace_limit)
         self._pack(blobs)
+        self._learn()
         worn, fine = repack.plan(volume)
         collector.gc_clean(volume.catalog, fine)
         left = self._repack(worn)
