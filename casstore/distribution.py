@@ -73,22 +73,24 @@ class Distribution:
         remote: Remote,
         source: Digest | str | None = None,
         platform: str | None = None,
+        referrers: bool = False,
         compression: str = "gzip",
         say: Callable[[str, str], None] = lambda layer, what: None,
     ) -> PushReport:
         """Push what a name stands for to its registry; `source`: something else of the store, under that name. Of an
         index that is not all here, `platform` picks the image. Plain layers are compressed on the way: with "gzip" to
         the same bytes on every machine, those of docker push; with "zstd" to the same with one version of its library.
-        What comes of it is kept for the next push, of gzip hardly more than its digest. "none": they stay plain."""
+        What comes of it is kept for the next push, of gzip hardly more than its digest. "none": they stay plain.
+        `referrers`: what refers to it (signatures, SBOMs) goes along; plain layers stay plain then, for it refers to the
+        manifest as it is."""
         from .image.push import push
         from .oci.reference import parse
 
         name = parse(reference).or_latest()
         registry = remote.registry(name, push=True)
-        more: dict[str, Any] = {"source": source, "platform": platform, "compression": compression}
-        return push(
-            self.volume, registry, name, writing=lambda: self._writing(None), say=say, progress=self.progress, **more
-        )
+        more: dict[str, Any] = {"source": source, "platform": platform, "referrers": referrers}
+        more |= {"compression": compression, "writing": lambda: self._writing(None), "progress": self.progress}
+        return push(self.volume, registry, name, say=say, **more)
 
     def mirror(
         self,

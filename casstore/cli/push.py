@@ -15,6 +15,7 @@ from .output import line
 @click.command(cls=Command)
 @click.option("-a", "--all-tags", is_flag=True, help="Push every tag of the repository.")
 @click.option("--platform", metavar="OS/ARCH[/VARIANT]", help="Push the image of this platform of an index alone.")
+@click.option("--referrers", is_flag=True, help="Push along what refers to it: signatures, SBOMs, attestations.")
 @click.option(
     "--compression",
     type=click.Choice(["gzip", "zstd", "none"]),
@@ -29,6 +30,7 @@ def push(
     app: App,
     all_tags: bool,
     platform: str | None,
+    referrers: bool,
     compression: str,
     plain_http: bool,
     quiet: bool,
@@ -69,6 +71,7 @@ def push(
             str(one),
             remote=way,
             platform=platform,
+            referrers=referrers,
             compression=compression,
             say=lambda layer, what: say(f"{layer}: {what}"),
         )

@@ -22,7 +22,7 @@ from ..store.catalog import Tx
 from ..store.leases import Lease
 from ..store.volume import Volume
 from ..transport.blob_upload import BlobUpload
-from ..transport.registry import Registry
+from ..transport.registry import COSIGN, Registry, fallback_tag
 from .content import closure, read_document
 from .crew import Crew
 from .pressed import COMPRESSIONS, Press, Writing
@@ -52,6 +52,7 @@ def push(
     *,
     source: Digest | str | None = None,
     platform: str | None = None,
+    referrers: bool = False,
     compression: str = "gzip",
     writing: Writing = dict,
     say: Say = lambda layer, what: None,
@@ -59,15 +60,16 @@ def push(
 ) -> PushReport:
     """Push under a name with a tag (or with the digest of what is pushed). `source`: what of the store, a manifest or
     index by its digest, a name or ID as `resolve` takes it; else what has that name here. `platform`: of an index, that
-    image alone. `compression` (one of COMPRESSIONS): what plain layers become on the way, and then their manifest is
-    another. NotFound: the store has no such thing; Denied; RemoteFailure. The name at the registry is moved last, or
-    not at all."""
+    image alone. `referrers`: what refers to it goes along. `compression` (one of COMPRESSIONS): what plain layers
+    become on the way, and then their manifest is another; they stay plain where something goes along that refers to it.
+    NotFound: the store has no such thing; Denied; RemoteFailure. The name at the registry is moved last, or not at
+    all."""
     if compression not in COMPRESSIONS:
         raise UsageError(f"unknown compression {compression!r}: {', '.join(COMPRESSIONS)}")
     if name.digest is not None and source is None:
         raise UsageError("cannot push a digest reference")
     with Lease(volume.catalog, volume.objects, f"push {name}", reading=True) as lease:
-        work = _Push(volume, lease, registry, name, source, platform, say, progress)
+        work = _Push(volume, lease, registry, name, source, platform, referrers, say, progress)
         if compression != "none":
             work.press(compression, writing)
         return work.run()
@@ -84,6 +86,7 @@ class _Push:
         name: Reference,
         source: Digest | str | None,
         platform: str | None,
+        referrers: bool,
         say: Say,
         progress: Progress | None,
     ) -> None:
@@ -95,14 +98,21 @@ class _Push:
         self._say = say
         self._progress = progress
         self._crew = Crew(registry.http.network.parallel, registry.http.wake)
-        target, self._infos = self._protect(source)
+        self._cosign: dict[str, Digest] = {}  # tags of the repository here that tell about something else
+        target, self._infos = self._protect(source, referrers)
         self._documents: list[Manifest | Index] = []  # each after what is below it
+        self._about: list[Manifest | Index] = []  # what refers to these
+        self._tags: list[tuple[str, Digest]] = []  # cosign's, of what is pushed
         self._top = self._take(target)
         if self._wanted is not None and isinstance(self._top, Index):
             self._top = self._only(self._top)
+        if referrers:
+            self._follow()
 
     def press(self, compression: str, writing: Writing) -> None:
-        """Compress the layers that are plain."""
+        """Compress the layers that are plain. What refers to a manifest would refer to another one then."""
+        if self._about:
+            return
         made = Press(self._volume, self._lease, self._infos, compression, writing, self._progress).run(self._documents)
         self._documents = [made[one.digest] for one in self._documents]
         self._top = made[self._top.digest]
@@ -117,8 +127,13 @@ class _Push:
         try:
             sent = self._crew.each(self._blob, infos)
             for document in self._documents:
-                if document is not self._top:
+                if document is not self._top or self._about:
                     self._put(document, str(document.digest))
+            for document in self._about:
+                self._put(document, str(document.digest))
+            about = {document.digest: document for document in self._about}
+            for tag, digest in self._tags:
+                self._put(about[digest], tag)
             self._lease.check()
             self._put(self._top, self._name.tag or str(self._top.digest))
         except Denied as error:
@@ -128,28 +143,34 @@ class _Push:
 
     # -- what is to be pushed
 
-    def _protect(self, source: Digest | str | None) -> tuple[Digest, dict[Digest, BlobInfo]]:
+    def _protect(self, source: Digest | str | None, referrers: bool) -> tuple[Digest, dict[Digest, BlobInfo]]:
         """What is to be pushed, and all blobs below it, which the lease keeps."""
         while True:
             with self._volume.catalog.read() as tx:
-                target = self._find(tx, source)
+                target, repository = self._find(tx, source)
                 wanted = closure(tx, target)
+                if referrers:
+                    self._cosign = _cosign(tx, repository, wanted)
             opened = protocol.read_open(self._volume.catalog, self._lease.id, wanted)
             if wanted.keys() == opened.blobs.keys():
                 return target, opened.blobs
 
-    def _find(self, tx: Tx, source: Digest | str | None) -> Digest:
+    def _find(self, tx: Tx, source: Digest | str | None) -> tuple[Digest, str | None]:
+        """What is to be pushed, and the repository that it has here, where that is told."""
         if isinstance(source, Digest):
             if not names.is_live(tx, source):
                 raise NotFound(f"{source} is not in the store", what=self._name.familiar())
-            return source
+            return source, None
         if source is not None:
             tag = artifact(tx, source)
-            return tag.target if tag is not None else resolve(tx, source).target
+            if tag is not None:
+                return tag.target, tag.repository
+            found = resolve(tx, source)
+            return found.target, found.tag.repository if found.tag is not None else None
         target = names.find_tag(tx, self._name.repository, self._name.tag)
         if target is None:
             raise NotFound(f"An image does not exist locally with the tag: {self._name.familiar()}")
-        return target
+        return target, self._name.repository
 
     def _take(self, digest: Digest) -> Manifest | Index:
         """A manifest or index into the plan, after what is below it."""
@@ -171,10 +192,37 @@ class _Push:
         if all(one.digest != digest for one in self._documents):
             self._take(digest)
 
+    def _follow(self) -> None:
+        """What refers to what is pushed, and to that in turn: into `about`."""
+        pushed, self._documents = self._documents, []
+        subjects = [one.digest for one in pushed]
+        seen = set(subjects)
+        with self._volume.catalog.read() as tx:
+            edges = {digest: names.children(tx, digest) for digest in self._infos}
+        while subjects:
+            subject = subjects.pop()
+            tags = [f"{fallback_tag(subject)}.{kind}" for kind in COSIGN]
+            told = [(tag, self._cosign[tag]) for tag in tags if tag in self._cosign]
+            referring = [digest for digest in edges.get(subject, ()) if self._refers(digest, subject)]
+            for digest in dict.fromkeys((*referring, *(digest for _, digest in told))):
+                if digest not in seen:
+                    seen.add(digest)
+                    self._take_once(digest)
+                    subjects.append(digest)
+            self._tags += told
+        self._documents, self._about = pushed, self._documents
+
+    def _refers(self, digest: Digest, subject: Digest) -> bool:
+        info = self._infos.get(digest)
+        if info is None or info.media_type not in media.MANIFESTS | media.INDEXES:
+            return False
+        document = oci_manifest.parse(read_document(self._volume, info), str(digest), info.media_type, digest)
+        return document.subject is not None and document.subject.digest == subject
+
     def _blobs(self) -> dict[Digest, BlobInfo]:
         """All blobs of all manifests, but those that are not to be handed on."""
         found: dict[Digest, BlobInfo] = {}
-        for document in self._documents:
+        for document in (*self._documents, *self._about):
             for child in document.children if isinstance(document, Manifest) else ():
                 if not media.is_distributable(child.media_type):
                     continue
@@ -254,6 +302,23 @@ def put_document(registry: Registry, name: Reference, document: Manifest | Index
             document.media_type, document.digest, len(document.raw), None, document.annotations, kind
         )
         registry.refer(path, referring, document.subject.digest)
+
+
+def _cosign(tx: Tx, repository: str | None, wanted: dict[Digest, BlobInfo]) -> dict[str, Digest]:
+    """cosign's tags about any of `wanted`, in that repository of the store (in any, for None), and what they stand for,
+    which is added to `wanted`."""
+    tags = {row.tag: row.target for row in names.tags(tx, repository) if row.tag.startswith("sha256-")}
+    found: dict[str, Digest] = {}
+    queue = list(wanted)
+    while queue:
+        subject = fallback_tag(queue.pop())
+        for tag in (f"{subject}.{kind}" for kind in COSIGN):
+            if tag in tags and tag not in found:
+                found[tag] = tags[tag]
+                below = closure(tx, tags[tag])
+                queue += [digest for digest in below if digest not in wanted]
+                wanted |= below
+    return found
 
 
 def _short(info: BlobInfo) -> str:
