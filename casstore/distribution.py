@@ -13,6 +13,7 @@ from .model import Progress
 
 if TYPE_CHECKING:
     from .image.bundle import BundleReport
+    from .image.copy import CopyReport
     from .image.executor import Executor
     from .image.load import LoadReport
     from .image.mirror import MirrorReport, Row
@@ -147,6 +148,35 @@ class Distribution:
         finally:
             kept.close()
         return report
+
+    def copy(
+        self,
+        source: str,
+        destination: str,
+        *,
+        remote: Remote | None = None,
+        socket: str | Path | None = None,
+        platform: str | None = None,
+        all_platforms: bool = False,
+        referrers: bool = False,
+        preserve_digests: bool = False,
+        no_store: bool = False,
+        pack: str | None = None,
+        say: Callable[[str, str], None] = lambda layer, what: None,
+    ) -> CopyReport:
+        """Copy an image between two places, as skopeo names them: `docker://REF`, `docker-daemon:REF`,
+        `docker-archive:FILE[:REF]`, `oci-archive:FILE[:NAME]`, `oci:DIR[:NAME]`, `dir:DIR`; and `store:REF`. It goes by
+        way of this store; `no_store`: from registry to registry without. Of an index it is the image for `platform`, or
+        for this machine; `all_platforms`: all of it. `referrers`: between registries and the store, what refers to it
+        too. `preserve_digests`: UsageError where the destination has no place for the manifest. `remote` None: a way
+        to registries that knows no proxy and nobody's credentials; `socket` None: where docker's engine usually is."""
+        from .image.copy import copy
+        from .transport.engine import SOCKET
+
+        more = self._writing(pack) | {"platform": platform, "all_platforms": all_platforms, "referrers": referrers}
+        more |= {"remote": remote, "socket": Path(socket or SOCKET), "preserve_digests": preserve_digests}
+        with self._naming():
+            return copy(self.volume, source, destination, no_store=no_store, say=say, **more)
 
     # -- bundles
 

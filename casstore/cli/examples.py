@@ -14,6 +14,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "casstore mirror sync.yaml --to registry.example/m",
         "casstore mirror registry.example/app --dry-run",
     ),
+    "copy": (
+        "casstore copy docker://registry.example/app:1 oci:layout:1",
+        "casstore copy --all --no-store docker://registry.example/app:1 docker://mirror.example/app:1",
+    ),
     "load": ("docker save app:1 | casstore load", "casstore load -i images.tar.gz"),
     "save": ("casstore save -o app.tar app:1 app:2", "casstore save app:1 | docker load"),
     "import": (

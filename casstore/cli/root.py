@@ -29,6 +29,7 @@ from .base import Group
         "cat": "cat:cat",
         "diff": "diff:diff",
         "unpack": "unpack:unpack",
+        "copy": "copy:copy",
         "login": "login:login",
         "logout": "logout:logout",
         "search": "search:search",

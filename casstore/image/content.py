@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from ..digest import Digest
@@ -53,6 +53,19 @@ def protect(volume: Volume, lease: Lease, given: Sequence[str]) -> tuple[list[Fo
         if wanted.keys() == opened.blobs.keys():
             return found, opened.blobs
         # Between the two a name was taken or moved, and what it stood for collected: see what it stands for now.
+
+
+def protect_below(volume: Volume, lease: Lease, targets: Iterable[Digest]) -> dict[Digest, BlobInfo]:
+    """All blobs at and below these manifests and indexes, which the lease keeps from here on. NotFound."""
+    while True:
+        with volume.catalog.read() as tx:
+            for target in targets:
+                if not names.is_live(tx, target):
+                    raise NotFound("is not in the store", what=str(target))
+            wanted = {digest: None for target in targets for digest in closure(tx, target)}
+        opened = protocol.read_open(volume.catalog, lease.id, wanted)
+        if wanted.keys() == opened.blobs.keys():
+            return opened.blobs
 
 
 def read_document(volume: Volume, info: BlobInfo, *, leased: bool = True) -> bytes:

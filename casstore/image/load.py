@@ -6,8 +6,9 @@ is taken in one pass: its layers go in as they come by, and what they belong to 
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from ..oci import image as oci_image
 from ..oci import manifest as oci_manifest
 from ..oci import platform as oci_platform
 from ..oci.manifest import Descriptor, Manifest
+from ..oci.platform import Platform
 from ..oci.reference import Reference
 from ..store import names, protocol, query
 from ..store.leases import Lease
@@ -31,24 +33,33 @@ from ..store.volume import Volume
 from ..transport import reading
 from ..transport.archive import Landed, Stream, open_source
 from ..transport.contents import Archive, ArchiveImage, LayerRef
+from ..transport.members import Sink, Source
 from .resolve import UNTAGGED, image_of
 
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What `load` says: a line for each name (or ID), and notices of names that moved."""
+    """What `load` says: a line for each name (or ID), and notices of names that moved. `images`: their IDs; `tops`: the
+    manifests and indexes that are below nothing else."""
 
     loaded: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     images: list[Digest] = field(default_factory=list)
+    tops: list[Digest] = field(default_factory=list)
+
+
+Read = Callable[[Source, Sink | None, Platform | None, bool], Archive]
+"""What finds the images in a source that is open: as `reading.read`."""
 
 
 def load(
     volume: Volume,
-    where: str | Path | int,
+    where: str | Path | int | Source,
     *,
     platform: str | None = None,
     all_platforms: bool = False,
+    read: Read = reading.read,
+    held: Lease | None = None,
     pack: str = "plain",
     codec: str = "zstd:3",
     limit: compression.Limit = compression.LIMIT,
@@ -56,17 +67,20 @@ def load(
     progress: Progress | None = None,
 ) -> LoadReport:
     """Load a path or an open descriptor. Errors name the archive and the member; nothing is changed then. `limit`: what
-    may come out of what is compressed."""
+    may come out of what is compressed. `held`: the lease under which it is done; what has no name is kept only by that,
+    then."""
     wanted = oci_platform.parse(platform) if platform else None
-    with open_source(where, limit) as source, Lease(volume.catalog, volume.objects, f"load {where}") as lease:
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(where if isinstance(where, Source) else open_source(where, limit))
+        lease = held or stack.enter_context(Lease(volume.catalog, volume.objects, f"load {source.what}"))
         ingest = Ingest(
             volume, lease.id, pack=pack, codec=codec, limit=limit, trace_limit=trace_limit, progress=progress
         )
         try:
             work = _Load(volume, lease, ingest)
             sink = None if source.seekable else work.land
-            archive = reading.read(source, sink, wanted, all_platforms)
-            return work.run(archive)
+            archive = read(source, sink, wanted, all_platforms)
+            return work.run(archive, pin=held is None)
         finally:
             ingest.close()
 
@@ -100,7 +114,7 @@ class _Load:
         self._landed[taken.digest] = taken
         return Landed(taken.digest, taken.diffid)
 
-    def run(self, archive: Archive) -> LoadReport:
+    def run(self, archive: Archive, *, pin: bool) -> LoadReport:
         # Of a chain of images the named ones and its end count; what stands between them is in their layers.
         images = archive.heads
         refs = {_key(layer): layer for image in images for layer in image.layers}
@@ -113,7 +127,7 @@ class _Load:
         with ThreadPoolExecutor(workers, thread_name_prefix="layers") as pool:
             found = pool.map(lambda key: self._layer(archive, refs[key], depth[key]), missing)
             self._layers.update(zip(missing, found, strict=True))
-        return self._commit(archive, images)
+        return self._commit(archive, images, pin)
 
     def _present(self, refs: Iterable[LayerRef]) -> dict[tuple[str, Digest | None, Digest | None], _Layer]:
         """Layers that the store has, by digest, else by the digest of what is inside: named, so that they stay."""
@@ -159,17 +173,20 @@ class _Load:
 
     # -- the commit
 
-    def _commit(self, archive: Archive, images: list[ArchiveImage]) -> LoadReport:
+    def _commit(self, archive: Archive, images: list[ArchiveImage], pin: bool) -> LoadReport:
         rows: list[ImageRow] = []
         tags: list[tuple[Reference, Digest]] = []
         pins: list[tuple[Digest, str]] = []
         ids: list[Digest] = []
         untagged: list[Digest] = []
         taken: set[Digest] = set()
+        tops: list[Digest] = []
         inside = {d.digest for entry in archive.indexes for d in entry.index.manifests}
         for image in images:
             manifest = self._image(image)
             taken.add(manifest.digest)
+            if manifest.digest not in inside:
+                tops.append(manifest.digest)
             if image.config is not None:
                 size = sum(self._layers[_key(layer)].files_size for layer in image.layers)
                 parent = str(image.parent) if image.parent else ""
@@ -184,6 +201,8 @@ class _Load:
             here = tuple(d.digest for d in index.manifests if d.digest in taken)
             self._documents[index.digest] = index.raw, index.media_type, here
             taken.add(index.digest)
+            if index.digest not in inside:
+                tops.append(index.digest)
             tags += [(tag, index.digest) for tag in entry.tags]
             if not entry.tags and index.digest not in inside:
                 pins.append((index.digest, UNTAGGED))
@@ -199,12 +218,12 @@ class _Load:
             objects=written.objects,
             images=rows,
             tags=[(tag.repository, tag.tag, digest) for tag, digest in tags],
-            pins=pins,
+            pins=pins if pin else [],
             keep=UNTAGGED,
         )
         loaded = [f"Loaded image: {tag.familiar()}" for tag, _ in tags]
         loaded += [f"Loaded image ID: {image_id}" for image_id in untagged]
-        return LoadReport(loaded, notices, ids)
+        return LoadReport(loaded, notices, ids, tops)
 
     def _image(self, image: ArchiveImage) -> Manifest:
         """The image's manifest, made where the archive has none; it and the config are taken."""

@@ -7,7 +7,7 @@ it comes. The same images make the same bytes.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..digest import Digest
@@ -23,29 +23,39 @@ from ..oci.manifest import Index, Manifest
 from ..oci.reference import Reference
 from ..store.leases import Lease
 from ..store.volume import Volume
-from ..transport import docker_archive, legacy, oci_layout, writing
+from ..transport import docker_archive, legacy, oci_layout, tar, writing
 from ..transport.contents import SavedImage, SavedIndex
-from ..transport.writing import Content
-from .content import protect, read_document
-from .output import opened
+from ..transport.writing import Content, Member, OpenBlob
+from ..upkeep.learn import learn
+from .content import protect, protect_below, read_document
+from .output import Folder, opened
 from .resolve import Found
 
-FORMATS = {"docker-archive": docker_archive.plan, "oci-archive": oci_layout.plan, "legacy": legacy.plan}
+Plan = Callable[[Sequence[SavedImage], Sequence[SavedIndex]], list[Member]]
+"""What the members of an archive, or of a folder, are."""
+FORMATS: dict[str, Plan] = {
+    "docker-archive": docker_archive.plan,
+    "oci-archive": oci_layout.plan,
+    "legacy": legacy.plan,
+}
 
 
 def save(
     volume: Volume,
-    given: Sequence[str],
+    given: Sequence[str] | Mapping[Digest, Sequence[Reference]],
     out: str | Path | int,
     *,
-    format: str = "docker-archive",
+    format: str | Plan = "docker-archive",
     progress: Progress | None = None,
 ) -> None:
-    """Save images, by name or ID, to a path or an open descriptor."""
+    """Save images, by name or ID (or manifests and indexes, with the names that they get), to a path or an open
+    descriptor."""
     with Lease(volume.catalog, volume.objects, "save", reading=True) as lease, Ahead() as ahead:
+        if format == "legacy" and not isinstance(given, Mapping):  # whose layers are unpacked
+            infos = protect(volume, lease, given)[1].values()
+            learn(volume, [info for info in infos if info.encoding != "identity" and info.content_size is None])
         source = _Saved(volume, lease, given, ahead)
-        plan = FORMATS[format](source.images, source.indexes)
-        source.order([member.source for member in plan if isinstance(member.source, Content)])
+        plan = source.plan(format)
         _, total = writing.offsets(plan)
         step = Step(progress, "save", total)
         with opened(out, step, volume.catalog.decided) as writer:
@@ -53,10 +63,40 @@ def save(
         step.done()
 
 
+def save_into(volume: Volume, target: Digest, folder: Folder, plan: Plan, *, progress: Progress | None = None) -> None:
+    """Save what is below a manifest or index as files of a folder, the last of the plan last. What has a digest for its
+    name and lies there in its size is not written again."""
+    with Lease(volume.catalog, volume.objects, "save", reading=True) as lease, Ahead() as ahead:
+        source = _Saved(volume, lease, {target: ()}, ahead)
+        members = [member for member in source.plan(plan) if member.kind == tar.FILE]
+        missing = [member for member in members if not _is_content(member) or folder.size(member.name) != member.size]
+        source.order([member.source for member in missing if isinstance(member.source, Content)])
+        step = Step(progress, "save", sum(member.size for member in missing))
+        for member in missing:
+            folder.put(member.name, _counted(step, member, source.open), last=member is members[-1])
+        step.done()
+
+
+def _counted(step: Step, member: Member, open_blob: OpenBlob) -> Iterator[Buffer]:
+    for buffer in writing.contents(member, open_blob):
+        yield buffer
+        step.advance(len(memoryview(buffer).cast("B")))
+
+
+def _is_content(member: Member) -> bool:
+    return isinstance(member.source, Content)
+
+
 class _Saved:
     """What was asked for, resolved, and protected by a lease for as long as it is read."""
 
-    def __init__(self, volume: Volume, lease: Lease, given: Sequence[str], ahead: Ahead) -> None:
+    def __init__(
+        self,
+        volume: Volume,
+        lease: Lease,
+        given: Sequence[str] | Mapping[Digest, Sequence[Reference]],
+        ahead: Ahead,
+    ) -> None:
         self._ahead = ahead
         self._next: dict[Content, Content] = {}
         self._begun: dict[Content, BlobReader] = {}
@@ -65,9 +105,20 @@ class _Saved:
         self.images: list[SavedImage] = []
         self.indexes: list[SavedIndex] = []
         self._taken: dict[Digest, SavedImage | SavedIndex] = {}
-        found, self._infos = protect(volume, lease, given)
-        for text, one in zip(given, found, strict=True):
-            self._take(one.target, self._names(text, one))
+        if isinstance(given, Mapping):
+            self._infos = protect_below(volume, lease, given)
+            for digest, tags in given.items():
+                self._take(digest, [*tags])
+        else:
+            found, self._infos = protect(volume, lease, given)
+            for text, one in zip(given, found, strict=True):
+                self._take(one.target, self._names(text, one))
+
+    def plan(self, format: str | Plan) -> list[Member]:
+        """The members to be written, whose blobs `open` will be asked for in this order."""
+        plan = (FORMATS[format] if isinstance(format, str) else format)(self.images, self.indexes)
+        self.order([member.source for member in plan if isinstance(member.source, Content)])
+        return plan
 
     def _names(self, text: str, found: Found) -> list[Reference]:
         """The tags to be saved: the one that was asked for; none where an ID was given."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..digest import Digest
 from . import media
-from .document import encode
+from .document import MAX_DOCUMENT, encode, strict_json
 from .manifest import Descriptor, plain
 from .platform import Platform
 
@@ -48,4 +48,19 @@ def imported_config(
     value["rootfs"] = {"type": "layers", "diff_ids": [str(diff_id)]}
     if platform.variant:
         value["variant"] = platform.variant
+    return encode(value)
+
+
+def as_oci(raw: bytes, changed: Mapping[str, Descriptor], what: str) -> bytes:
+    """A manifest or index of docker's as the OCI one that says the same: types by their OCI names, all else as it is.
+    `changed`: digests of children that were made anew, with what they are now."""
+    value = strict_json(raw, MAX_DOCUMENT, what)
+    value["mediaType"] = media.to_oci(value.get("mediaType") or "") or media.OCI_MANIFEST
+    for child in [value.get("config"), *(value.get("layers") or ()), *(value.get("manifests") or ())]:
+        if not isinstance(child, dict):
+            continue
+        child["mediaType"] = media.to_oci(child.get("mediaType") or "")
+        new = changed.get(child["digest"])
+        if new is not None:
+            child["digest"], child["size"] = str(new.digest), new.size
     return encode(value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 
@@ -16,7 +17,7 @@ from ..errors import BadInput, InvalidReference, LimitExceeded, NotFound
 from ..oci import build, media
 from ..oci import config as oci_config
 from ..oci import manifest as oci_manifest
-from ..oci.document import MAX_ARCHIVE_JSON, MAX_DOCUMENT, decode
+from ..oci.document import MAX_ARCHIVE_JSON, MAX_DOCUMENT, decode, encode, strict_json
 from ..oci.manifest import Descriptor, Index, Manifest
 from ..oci.platform import Platform, host, rank, select
 from ..oci.reference import Reference, parse
@@ -29,7 +30,7 @@ INDEX = "index.json"
 MARK = "oci-layout"
 FULL_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
-_MARK_BYTES = b'{"imageLayoutVersion": "1.0.0"}'
+MARK_BYTES = b'{"imageLayoutVersion": "1.0.0"}'
 MAX_DEPTH = 8
 """Deepest nesting of indexes."""
 MAX_DOCUMENTS = 50_000
@@ -51,9 +52,7 @@ class Layout:
         self._images: dict[Digest, ArchiveImage] = {}
         self._indexes: dict[Digest, ArchiveIndex] = {}
         self._tags: dict[Digest, dict[Reference, None]] = {}
-        mark = decode(_Mark, source.read(MARK, 4096), 4096, f"{source.what}: {MARK}")
-        if not mark.version.startswith("1."):
-            raise BadInput(f"unknown imageLayoutVersion {mark.version[:40]!r}", what=f"{source.what}: {MARK}")
+        check_mark(source.read(MARK, 4096), f"{source.what}: {MARK}")
         self._what = f"{source.what}: {INDEX}"
         found = oci_manifest.parse(source.read(INDEX, MAX_ARCHIVE_JSON), self._what, limit=MAX_ARCHIVE_JSON)
         if not isinstance(found, Index):
@@ -64,6 +63,24 @@ class Layout:
         """All that the layout names, for the platforms asked for."""
         for name, group in self.entries():
             self.take(name, group)
+        return self.result()
+
+    def pick(self, label: str) -> Archive:
+        """The one image (or index) that bears that name, as index.json has it or as docker would say it; "": the only
+        one there is. NotFound; BadInput: there are several."""
+        if label:
+            group = [each for each in self._top.manifests if label in (each.annotations.get(REF_NAME), _full(each))]
+            if not group:
+                raise NotFound(f'no image named "{label}"', what=self._what)
+        else:
+            groups = [group for _, group in self.entries()]
+            if len(groups) != 1:
+                count = f"{len(groups)} images" if groups else "no image"
+                raise BadInput(f"it has {count}, and none was chosen by its name", what=self._what)
+            (group,) = groups
+        if self._everything and len({each.digest for each in group}) > 1:
+            raise BadInput("several images of one name, and no index of them", what=self._what)
+        self.take(None, group)
         return self.result()
 
     def result(self) -> Archive:
@@ -237,6 +254,14 @@ def _deeper(depth: int, what: str) -> int:
     return depth + 1
 
 
+def _full(descriptor: Descriptor) -> str:
+    """The name that containerd and docker gave it, as people write it; "" where they gave none."""
+    try:
+        return parse(descriptor.annotations.get(FULL_NAME, "")).or_latest().familiar()
+    except InvalidReference:
+        return ""
+
+
 def _name(descriptor: Descriptor, what: str) -> Reference | None:
     """The name that a descriptor of index.json bears. A bare tag, as `ref.name` may be, names no repository."""
     full = descriptor.annotations.get(FULL_NAME)
@@ -257,9 +282,13 @@ def _name(descriptor: Descriptor, what: str) -> Reference | None:
 
 
 def plan(
-    images: Sequence[SavedImage], indexes: Sequence[SavedIndex] = (), extra: Sequence[Member] = ()
+    images: Sequence[SavedImage],
+    indexes: Sequence[SavedIndex] = (),
+    extra: Sequence[Member] = (),
+    top: Sequence[Descriptor] | None = None,
 ) -> list[Member]:
-    """The members of an OCI archive, in lexical order; `extra`: further ones that another format adds."""
+    """The members of an OCI archive, in lexical order; `extra`: further ones that another format adds; `top`: what
+    index.json lists, where that is not every tag."""
     members = {member.name: member for member in extra}
     for index in indexes:
         _put(members, index.index.digest, 0, index.index.raw)
@@ -272,12 +301,64 @@ def plan(
             known = members.get(name)
             mtime = min(created, known.mtime) if known else created
             members[name] = Member(name, tar.FILE, layer.size, mtime, Content(layer.digest))
-    top = build.index(_top_descriptors(images, indexes))
-    members[INDEX] = Member(INDEX, tar.FILE, len(top), 0, top)
-    members[MARK] = Member(MARK, tar.FILE, len(_MARK_BYTES), 0, _MARK_BYTES)
+    listing = build.index(_top_descriptors(images, indexes) if top is None else top)
+    members[INDEX] = Member(INDEX, tar.FILE, len(listing), 0, listing)
+    members[MARK] = Member(MARK, tar.FILE, len(MARK_BYTES), 0, MARK_BYTES)
     for folder in folders(members):
         members[folder] = Member(folder, tar.FOLDER, 0, 0)
     return [members[name] for name in sorted(members)]
+
+
+def listed(raw: bytes | None, descriptor: Descriptor, what: str) -> bytes:
+    """index.json with one more entry: instead of that of the same name, else of the same digest without one. The others
+    stay as they are. `raw`: what is there, None for a new one. BadInput."""
+    if raw is None:
+        return build.index([descriptor])
+    if not isinstance(oci_manifest.parse(raw, what, limit=MAX_ARCHIVE_JSON), Index):
+        raise BadInput("index.json is not an index", what=what)
+    value = strict_json(raw, MAX_ARCHIVE_JSON, what)
+    entry = oci_manifest.plain(descriptor)
+    label = descriptor.annotations.get(REF_NAME)
+
+    def is_former(one: dict[str, Any]) -> bool:
+        named = (one.get("annotations") or {}).get(REF_NAME)
+        return bool(named == label and (label is not None or one["digest"] == entry["digest"]))
+
+    value["manifests"] = [*(one for one in value["manifests"] if not is_former(one)), entry]
+    return encode(value)
+
+
+def check_mark(raw: bytes, what: str) -> None:
+    """BadInput unless this is the oci-layout file of a version that we know."""
+    version = decode(_Mark, raw, 4096, what).version
+    if not version.startswith("1."):
+        raise BadInput(f"unknown imageLayoutVersion {version[:40]!r}", what=what)
+
+
+def as_oci(
+    images: Sequence[SavedImage], indexes: Sequence[SavedIndex]
+) -> tuple[list[SavedImage], list[SavedIndex], dict[Digest, Digest]]:
+    """The same with OCI manifests and indexes instead of docker's, which many readers of layouts do not know; configs
+    and layers stay. `indexes`: children before parents. Also: which digest became which."""
+    changed: dict[str, Descriptor] = {}
+
+    def made(document: Manifest | Index) -> Manifest | Index:
+        stays = media.to_oci(document.media_type) == document.media_type
+        if stays and not any(str(child.digest) in changed for child in document.children):
+            return document
+        raw = build.as_oci(document.raw, changed, str(document.digest))
+        found = oci_manifest.parse(raw, str(document.digest))
+        changed[str(document.digest)] = Descriptor(found.media_type, found.digest, len(raw))
+        return found
+
+    new_images, new_indexes = list[SavedImage](), list[SavedIndex]()
+    for image in images:
+        manifest = made(image.manifest)
+        new_images.append(replace(image, manifest=manifest) if isinstance(manifest, Manifest) else image)
+    for entry in indexes:
+        index = made(entry.index)
+        new_indexes.append(replace(entry, index=index) if isinstance(index, Index) else entry)
+    return new_images, new_indexes, {Digest.parse(old): new.digest for old, new in changed.items()}
 
 
 def in_order(images: Sequence[SavedImage]) -> list[SavedImage]:
