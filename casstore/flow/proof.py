@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from ..errors import Damaged
 from ..model import BlobInfo, NewBlob, Progress
+from ..store.cache import Making
 from ..store.volume import Volume
 from .restore import BlobReader
 from .step import Step
@@ -20,24 +21,37 @@ OTHER = "it does not come back from its trace"
 
 
 def doubt(
-    volume: Volume, blob: NewBlob, check: Callable[[], None] = lambda: None, progress: Progress | None = None
+    volume: Volume,
+    blob: NewBlob,
+    check: Callable[[], None] = lambda: None,
+    progress: Progress | None = None,
+    *,
+    soon: bool = False,
 ) -> str:
     """Why a blob is not to be packed: it does not come back from the sealed packs byte for byte (OTHER), or too slowly.
-    "": it does."""
+    "": it does. `soon`: somebody wants to read it next, so what is made goes into the cache."""
     step = Step(progress, f"verify {str(blob.digest)[:19]}", blob.size)
     began, seen = time.process_time(), 0
     whole = max(blob.content_size or 0, blob.size)
+    found = volume.cache.take(blob.digest, blob.size) if soon else None
+    kept = found if isinstance(found, Making) else None
     try:
         for piece in BlobReader(volume, info_of(blob)).read():
             check()
+            if kept is not None:
+                kept.write(piece)
             step.advance(len(piece))
             seen += len(piece)
             content = whole * seen / max(blob.size, 1)
             if time.process_time() - began > _WARM + content / _SLOWEST:
                 return "making it again is too slow"
+        if kept is not None:
+            kept.finish()
     except Damaged:
         return OTHER
     finally:
+        if kept is not None:
+            kept.abort()
         step.done()
     return ""
 

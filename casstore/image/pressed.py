@@ -139,7 +139,7 @@ class Press:
             blobs: list[NewBlob] = []
             layers = {form: info for info, form in zip(largest, made, strict=True)}
             for blob in written.blobs:
-                if blob.place.state == "packed" and doubt(self._volume, blob, progress=self._progress):
+                if blob.place.state == "packed" and doubt(self._volume, blob, progress=self._progress, soon=True):
                     slow.append(layers[blob.digest])
                 else:
                     blobs.append(blob)

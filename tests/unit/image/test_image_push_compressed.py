@@ -17,6 +17,7 @@ from casstore import api
 from casstore.codec.fold import gzip_of
 from casstore.digest import Digest
 from casstore.errors import CasstoreError, UsageError
+from casstore.flow.encoded import replayed
 from casstore.image.remote import Remote
 from casstore.kernels import deflate
 from casstore.store import names, query
@@ -280,3 +281,21 @@ def test_the_command(toy: Toy, cas: Cas, tmp_path: Path) -> None:
     assert {line.partition(":")[0] for line in said[1:-1]} >= {one[7:19] for one in image.diff_ids}
     assert pushed(toy, "a")["layers"][0]["digest"] == sample.digest(packed(image.layers[0]))
     assert "invalid value for '--compression'" in cas("push", "--compression", "xz", "a", ok=False).err.lower()
+
+
+def test_what_is_proved_is_sent_without_being_made_once_more(
+    toy: Toy, opened: api.Store, remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = sample.files({"big": sample.noise("big", 3 << 20)})
+    image = loaded(opened, tmp_path, f"{toy.host}/a:1", layers=[layer])
+    made: list[str] = []
+
+    def counted(recipe: Any, content: Any, what: str, start: int, stop: int) -> Iterator[memoryview]:
+        made.append(what)
+        return replayed(recipe, content, what, start, stop)
+
+    monkeypatch.setattr("casstore.flow.restore.replayed", counted)
+    opened.push(f"{toy.host}/a:1", remote=remote)
+    form = sample.digest(packed(layer))
+    assert set(toy.blobs["a"]) == {image.id, form}
+    assert made == [form]
