@@ -152,6 +152,7 @@ class Catalog:
         self.on_final: Callable[[], None] | None = None
         """Called just before a commit that is what its caller came for: to interrupt from there on is too late."""
         self._local = threading.local()
+        self._line = threading.RLock()
         self._open: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
         self._lock = threading.Lock()
         with self.read() as tx:
@@ -272,6 +273,19 @@ class Catalog:
         """
         if self.read_only:
             raise ReadOnlyStore(str(self.root))
+        # Threads of one process stand in line: to be woken is faster than to look again and again.
+        waited = self._line.acquire(timeout=BUSY_SECONDS)
+        try:
+            yield from self._write(name, durable, final)
+        finally:
+            if waited:
+                self._line.release()
+        # Not SQLite's automatic checkpoint: that one runs inside COMMIT. This one needs no write lock.
+        if self._local.log_pages > CHECKPOINT_PAGES:
+            with contextlib.suppress(apsw.Error):  # what was committed stands
+                self._checkpoint(self._connection())
+
+    def _write(self, name: str, durable: bool, final: bool) -> Iterator[WriteTx]:
         try:
             connection = self._connection()
             connection.execute("PRAGMA synchronous = FULL" if durable else "PRAGMA synchronous = NORMAL")
@@ -290,10 +304,6 @@ class Catalog:
             tx.held = time.perf_counter() - began
             for told in tuple(self.on_write):
                 told(name, tx.held)
-            # Not SQLite's automatic checkpoint: that one runs inside COMMIT. This one needs no write lock.
-            if self._local.log_pages > CHECKPOINT_PAGES:
-                with contextlib.suppress(apsw.Error):  # what was committed stands
-                    self._checkpoint(connection)
         except apsw.Error as error:
             raise _translate(error, str(self.path)) from error
         except _MISREAD as error:

@@ -9,11 +9,14 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
+
+_LOOKS = 16  # in the time that is waited
 
 
 class Watch:
@@ -22,8 +25,9 @@ class Watch:
     def __init__(self, patience: float) -> None:
         self._patience = patience
         self._lock = threading.Lock()
-        self._waiting: dict[socket.socket, object] = {}
+        self._waiting: dict[socket.socket, tuple[object, float]] = {}
         self._asks = threading.local()
+        self._watching = False
 
     @contextlib.contextmanager
     def asking(self, who: object) -> Iterator[None]:
@@ -40,22 +44,37 @@ class Watch:
         if waits is None:
             yield
             return
-        timer = threading.Timer(self._patience, _shut, (waits,))
-        timer.daemon = True
-        timer.start()
+        entry = getattr(self._asks, "who", None), time.monotonic() + self._patience
         with self._lock:
-            self._waiting[waits] = getattr(self._asks, "who", None)
+            self._waiting[waits] = entry
+            if not self._watching:
+                self._watching = True
+                threading.Thread(target=self._watch, name="watch", daemon=True).start()
         try:
             yield
         finally:
-            timer.cancel()
             with self._lock:
                 self._waiting.pop(waits, None)
+
+    def _watch(self) -> None:
+        """End what has waited for too long; this thread ends when there was nothing to watch for long."""
+        idle = 0
+        while True:
+            time.sleep(self._patience / _LOOKS)
+            with self._lock:
+                idle = 0 if self._waiting else idle + 1
+                if idle > _LOOKS:
+                    self._watching = False
+                    return
+                now = time.monotonic()
+                late = [one for one, (_, until) in self._waiting.items() if until < now]
+            for one in late:
+                _shut(one)
 
     def wake(self, who: object) -> None:
         """End all waits on behalf of `who` now."""
         with self._lock:
-            waiting = [one for one, owner in self._waiting.items() if owner is who]
+            waiting = [one for one, (owner, _) in self._waiting.items() if owner is who]
         for one in waiting:
             _shut(one)
 
