@@ -43,7 +43,10 @@ NATIVE = {
 }
 ENGINES = ("deflate", "trace")
 """Targets that spend their time in loops over content, where to guide by each comparison takes most of it."""
-PYTHON = ("recipe", "pack", "index", "documents", "archive", "layer", "tree", "gzip")
+PYTHON = (
+    *("recipe", "pack", "index", "documents", "archive", "layer", "tree", "gzip"),
+    *("registry", "credentials", "bundle"),
+)
 TARGETS = (*NATIVE, *PYTHON)
 
 SANITIZE = "-fsanitize=address,undefined"
@@ -56,6 +59,7 @@ OPTIONS = {
     "archive": ["-max_len=8192"],
     "layer": ["-max_len=16384"],
     "tree": ["-max_len=16384"],
+    "bundle": ["-max_len=16384"],
 }
 GRACE = 120
 """Seconds after its time after which a run is stuck."""
