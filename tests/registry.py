@@ -300,11 +300,12 @@ class Handler(BaseHTTPRequestHandler):
             self.error(404, "BLOB_UNKNOWN")
             return
         start = 0
-        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if wanted and self.ranges:
             start = int(wanted[1])
-            headers = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
-            self.answer(206, data, headers, start)
+            stop = min(int(wanted[2] or len(data)) + 1, len(data))
+            headers = {"Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"}
+            self.answer(206, data[:stop], headers, start)
         else:
             self.answer(200, data)
 

@@ -24,7 +24,7 @@ from ..store.catalog import Tx
 from ..store.leases import Lease
 from ..store.transfers import Part
 from ..store.volume import Volume
-from ..transport.blob_download import BlobDownload
+from ..transport.blob_lanes import download
 from ..transport.registry import Registry
 from .content import find_below
 from .crew import Crew
@@ -108,6 +108,7 @@ class _Pull:
         self._walk = walk
         self._tags = [(one.repository, one.tag) for one in tags]
         self._look = look
+        self._lanes = 1
         self._say = say
         self._took: dict[Digest, tuple[bytes, str, tuple[Digest, ...]]] = {}
         self._fetched = walk.fetched
@@ -136,6 +137,7 @@ class _Pull:
         for digest in wanted:
             self._say(digest.hex[:12], "Already exists" if digest in present else "Pulling fs layer")
         missing = sorted((digest for digest in wanted if digest not in found), key=lambda one: -wanted[one][0].size)
+        self._lanes = max(1, self._registry.http.network.parallel // max(1, len(missing)))
         for taken in self._crew.each(lambda digest: self._fetch(*wanted[digest]), missing):
             found[taken.digest] = _Layer(taken.diffid, taken.files_size)
         self._check_diff_ids(found)
@@ -167,7 +169,8 @@ class _Pull:
     def _take(self, descriptor: Descriptor, diff_id: Digest | None, part: Part | None) -> Taken:
         digest, size = descriptor.digest, descriptor.size
         begun = part.begun if part is not None else 0
-        with BlobDownload(self._registry, self._name.path, digest, size, begun, check=self._crew.check) as rest:
+        way, lanes = self._registry, self._lanes
+        with download(way, self._name.path, digest, size, begun, lanes=lanes, check=self._crew.check) as rest:
             source: Source = Chained(RangeSource(part, 0, begun), rest) if part is not None else rest
             inside, short = diff_id is not None, digest.hex[:12]
             return self._ingest.take(

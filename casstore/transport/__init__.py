@@ -12,5 +12,5 @@ http.py            connections, retries, redirects, limits: what all talk with r
 watch.py           and nobody waits for ever
 auth.py            challenges and tokens; credentials.py: docker's and podman's files, credential helpers
 registry.py        a registry's manifests, tags, referrers
-blob_download.py   blobs off the wire; blob_upload.py: and onto it
+blob_download.py   blobs off the wire; blob_lanes.py: over several connections; blob_upload.py: and onto it
 """

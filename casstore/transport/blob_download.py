@@ -21,10 +21,15 @@ ENOUGH = 1 << 20
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(?:\d{1,19}|\*)")
 
 
+class IgnoredRange(Exception):
+    """The registry gives blobs whole or not at all."""
+
+
 class BlobDownload:
     """A blob's bytes from `start` on, as something to read (flow's Source): exactly `size` bytes less `start`, or an
     error. What they hash to is the reader's business. Whoever has the first bytes already (a transfer that an earlier
-    process began) hashes those and gives their number as `start`. `check` is called now and then, and may raise."""
+    process began) hashes those and gives their number as `start`. `stop`: only up to there, or IgnoredRange. `check` is
+    called now and then, and may raise."""
 
     def __init__(
         self,
@@ -33,6 +38,7 @@ class BlobDownload:
         digest: Digest,
         size: int,
         start: int = 0,
+        stop: int | None = None,
         *,
         check: Callable[[], None] = lambda: None,
     ) -> None:
@@ -41,12 +47,14 @@ class BlobDownload:
         self._path = path
         self._digest = digest
         self._whole = size
+        self._stop = stop
+        self._end = size if stop is None else stop
         self._at = start
         self._answer: Answer | None = None
         self._failures = 0
         self._good = start
         self._what = f"{registry.domain}/{path}@{digest}"
-        self.size: int | None = size - start
+        self.size: int | None = self._end - start
 
     def __enter__(self) -> Self:
         return self
@@ -62,9 +70,14 @@ class BlobDownload:
         if answer is not None:
             answer.close()
 
+    def wake(self) -> None:
+        """Whoever waits for bytes of it, in another thread, finds the connection broken."""
+        if (answer := self._answer) is not None:
+            answer.wake()
+
     def readinto(self, view: memoryview) -> int:
         """What has come, at least one byte; 0 at the end. RemoteFailure, BadInput, NotFound."""
-        want = min(len(view), self._whole - self._at)
+        want = min(len(view), self._end - self._at)
         while want:
             self._check()
             try:
@@ -80,19 +93,22 @@ class BlobDownload:
             self._at += got
             if self._at - self._good >= ENOUGH:
                 self._good, self._failures = self._at, 0
-            if self._at == self._whole:
+            if self._at == self._end:
                 self.close()
             return got
         return 0
 
     def _open(self) -> Answer:
-        answer = self._registry.open_blob(self._path, self._digest, self._at)
+        answer = self._registry.open_blob(self._path, self._digest, self._at, self._stop)
         if answer.status == 206:
             found = _CONTENT_RANGE.fullmatch(answer.header("Content-Range"))
             if found is None or int(found[1]) != self._at:
                 answer.close()
                 raise BadInput("the registry answers with another range than was asked for", what=self._what)
-            left = self._whole - self._at
+            left = self._end - self._at
+        elif self._stop is not None:
+            answer.close()
+            raise IgnoredRange
         else:
             left = self._whole
         if answer.size is not None and answer.size != left:

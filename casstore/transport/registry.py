@@ -163,6 +163,11 @@ class Registry:
             return base, challenge if status == 401 else []
         raise failure or RemoteFailure("no registry there", what=host)
 
+    @property
+    def base(self) -> str:
+        """Its address, found out with the first question."""
+        return self._ready()[0]
+
     def send(
         self,
         method: str,
@@ -215,9 +220,7 @@ class Registry:
         `ref`, or the registry itself, says."""
         what = f"{self.domain}/{path}{'@' if ':' in ref else ':'}{ref}"
         url, scopes = f"/v2/{path}/manifests/{ref}", self._scopes(path)
-        answer, raw = self.http.document(
-            lambda: self.send("GET", url, scopes, headers={"Accept": ACCEPT}), limit, what
-        )
+        answer, raw = self.http.document(lambda: self.send("GET", url, scopes, headers={"Accept": ACCEPT}), limit, what)
         if answer.status != 200:
             raise problem(answer, what)
         kind, said = _media_type(answer), _digest(answer)
@@ -292,11 +295,12 @@ class Registry:
         answer.close()
         return answer.status == 200
 
-    def open_blob(self, path: str, digest: Digest, start: int = 0) -> Answer:
-        """The answer that gives a blob's bytes: from `start` on (206), or from its beginning (200)."""
-        headers = {"Range": f"bytes={start}-"} if start else {}
+    def open_blob(self, path: str, digest: Digest, start: int = 0, stop: int | None = None) -> Answer:
+        """The answer that gives a blob's bytes: from `start` on, up to `stop` (206), or from its beginning (200)."""
+        asked = f"bytes={start}-{'' if stop is None else stop - 1}"
+        headers = {"Range": asked} if start or stop is not None else {}
         answer = self.send("GET", f"/v2/{path}/blobs/{digest}", self._scopes(path), headers=headers)
-        if answer.status != 200 and (answer.status != 206 or not start):
+        if answer.status != 200 and (answer.status != 206 or not headers):
             raise problem(answer, f"{self.domain}/{path}@{digest}")
         return answer
 
