@@ -189,12 +189,16 @@ class Distribution:
         have_file: str | Path | int | None = None,
         since: str | Path | int | None = None,
         all_platforms: bool = False,
+        level: int | None = None,
     ) -> BundleReport:
         """Write images to a path or an open descriptor, without what the other side has: the images `have`, the blobs
-        in `have_file` (its `base_list`), what the bundle `since` brought. `all_platforms`: all of an index."""
+        in `have_file` (its `base_list`), what the bundle `since` brought. `all_platforms`: all of an index.
+        `level`: 1 (fast) to 19 (small); None: by how much it is. What the other side has of a layer in another form,
+        compressed or not, counts too."""
         from .image.bundle import create
 
         more: dict[str, Any] = {"have": have, "have_file": have_file, "since": since, "all_platforms": all_platforms}
+        more["level"] = level
         return create(self.volume, references, out, **more | self._writing(None))
 
     def load_bundle(self, source: str | Path | int, *, expect: Digest | None = None, tags: bool = True) -> LoadReport:
@@ -211,11 +215,12 @@ class Distribution:
 
         return base_lines(self.volume, have(self.volume))
 
-    def bases(self) -> list[tuple[Digest, int]]:
-        """Digest and size of each blob that a bundle for this store may leave out."""
+    def bases(self) -> list[tuple[Digest, int, Digest | None]]:
+        """Digest, size and digest of the content (where known) of each blob that a bundle for this store may leave
+        out."""
         from .image.bundle_file import have
 
-        return [(info.digest, info.size) for info in have(self.volume)]
+        return [(info.digest, info.size, info.diffid) for info in have(self.volume)]
 
 
 def plan_of(given: Plan | str | Path | Sequence[str]) -> Plan:

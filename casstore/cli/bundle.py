@@ -15,7 +15,7 @@ from .output import line, lines, show
 from .save import check_target
 from .streams import input_descriptor, output_descriptor
 
-_HAVE = {"Digest": "DIGEST", "Size": "SIZE"}
+_HAVE = {"Digest": "DIGEST", "Size": "SIZE", "DiffID": "DIFF ID"}
 
 
 @click.group(cls=Group)
@@ -28,6 +28,7 @@ def bundle() -> None:
 @click.option("--have-file", metavar="FILE", help="The other side has these blobs: what its `bundle have` printed.")
 @click.option("--since", metavar="FILE", help="The other side has loaded this bundle.")
 @click.option("--all-platforms", is_flag=True, help="Take every platform of an index, not only this machine's.")
+@click.option("--level", metavar="N", type=click.IntRange(1, 19), help="1 (fast) to 19 (small); else by the size.")
 @click.argument("target", metavar="FILE|-")
 @click.argument("references", metavar="IMAGE...", nargs=-1, required=True)
 @pass_app
@@ -37,6 +38,7 @@ def create(
     have_file: str | None,
     since: str | None,
     all_platforms: bool,
+    level: int | None,
     target: str,
     references: tuple[str, ...],
 ) -> None:
@@ -58,6 +60,7 @@ def create(
         have_file=input_descriptor() if have_file == "-" else have_file,
         since=input_descriptor() if since == "-" else since,
         all_platforms=all_platforms,
+        level=level,
     )
     if target == "-":
         if not app.quiet:
@@ -108,4 +111,8 @@ def have(app: App, form: str | None) -> None:
     if form is None:
         lines(store.base_list())
         return
-    show(({"Digest": str(digest), "Size": size} for digest, size in store.bases()), form, _HAVE, tuple(_HAVE))
+    rows = (
+        {"Digest": str(digest), "Size": size, "DiffID": str(diffid) if diffid else None}
+        for digest, size, diffid in store.bases()
+    )
+    show(rows, form, _HAVE, ("Digest", "Size"))

@@ -16,24 +16,34 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-LEVEL = 19
+LEVELS = range(1, 20)
+"""zstd's, from fast to small."""
+_SMALL = 32 << 20
+_BEST, _QUICK = 19, 9
 MAX_WINDOW_LOG = 27
 _MIN_WINDOW_LOG = 20
-_JOB = 32 << 20
+_JOB = 16 << 20
 """Bytes of one thread's turn, where several share the work."""
 _OVERLAP = 6
 """A turn looks back at an eighth of the window for short matches. Long ones are found in all of it."""
 _PIECE = 1 << 20
 
 
-class Compressor:
-    """Makes a stream of `size` bytes; `workers` threads for a long one. The same bytes make the same stream."""
+def level_for(size: int) -> int:
+    """The level for a stream of `size` bytes: what is short is made as small as it can be, at 2 to 3 MB/s; beyond,
+    that would take minutes."""
+    return _BEST if size <= _SMALL else _QUICK
 
-    def __init__(self, size: int, workers: int) -> None:
+
+class Compressor:
+    """Makes a stream of `size` bytes, with `workers` threads where it is long. `level`: one of LEVELS, else that of
+    `level_for`. The same bytes and level make the same stream, however many threads there are."""
+
+    def __init__(self, size: int, workers: int, level: int | None = None) -> None:
         parameter = zstd.CompressionParameter
         window = min(max(size.bit_length(), _MIN_WINDOW_LOG), MAX_WINDOW_LOG)
         options: dict[int, int] = {
-            parameter.compression_level: LEVEL,
+            parameter.compression_level: level_for(size) if level is None else level,
             parameter.window_log: window,
             parameter.enable_long_distance_matching: 1,
         }

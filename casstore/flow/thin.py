@@ -72,6 +72,12 @@ class Wanted:
             self._ingest.add(buffer, starts[mine], lengths[mine], np.ascontiguousarray(digests[mine]))
 
 
+def entries(recipe: Recipe) -> tuple[U8, U32]:
+    """All chunks of a recipe, the literal track first."""
+    digests = np.ascontiguousarray(np.concatenate([recipe.literals.digests, recipe.payloads.digests]).reshape(-1, 32))
+    return digests, np.concatenate([recipe.literals.lengths, recipe.payloads.lengths])
+
+
 def pending(
     digest: Digest,
     recipe: Recipe,

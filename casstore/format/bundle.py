@@ -78,10 +78,11 @@ class Header(NamedTuple):
 
 
 class Base(NamedTuple):
-    """A blob that the other side must have."""
+    """A blob that the other side must have, or another one whose content has the digest `diffid`."""
 
     digest: Digest
     size: int
+    diffid: Digest | None = None
 
 
 class Carried(NamedTuple):
@@ -128,6 +129,7 @@ _Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=64)]
 class _Base(NamedTuple):
     digest: _Digest
     size: _Size
+    diffid: _Digest | None
 
 
 class _Carried(NamedTuple):
@@ -191,7 +193,7 @@ def encode_head(head: Head) -> bytes:
     """The part HEAD. LimitExceeded: more blobs or names than a bundle may have, or too long a name."""
     raw = msgspec.msgpack.encode(
         (
-            [(base.digest.raw, base.size) for base in head.bases],
+            [(base.digest.raw, base.size, base.diffid and base.diffid.raw) for base in head.bases],
             [one._replace(digest=one.digest.raw, diffid=one.diffid and one.diffid.raw) for one in head.blobs],  # type: ignore[arg-type]
             [(name.repository, name.tag, name.target.raw) for name in head.names],
             [root.raw for root in head.roots],
@@ -253,7 +255,10 @@ def _head(raw: bytes, what: str) -> Head:
     if len({one.digest for one in blobs}) != len(blobs):
         raise Damaged("a blob stands twice in the bundle", what=what)
     return Head(
-        tuple(Base(_digest(base.digest, what), base.size) for base in found.bases),
+        tuple(
+            Base(_digest(base.digest, what), base.size, None if base.diffid is None else _digest(base.diffid, what))
+            for base in found.bases
+        ),
         blobs,
         tuple(Name(one.repository, one.tag, _digest(one.target, what)) for one in found.names),
         tuple(_digest(root, what) for root in found.roots),

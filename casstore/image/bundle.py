@@ -8,7 +8,7 @@ for it, in packs that nobody commits; what cannot be is carried as it is.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +18,9 @@ import numpy as np
 from ..codec.compression import LIMIT, Limit
 from ..codec.gzip import LIMIT as TRACE_LIMIT
 from ..codec.gzip import NoTrace
-from ..codec.long import Compressor
+from ..codec.long import LEVELS, Compressor
 from ..digest import Digest
-from ..errors import BadInput, Damaged, NotFound
+from ..errors import BadInput, Damaged, UsageError
 from ..flow.encoded import packable
 from ..flow.ingest import Ingest
 from ..flow.proof import doubt, info_of
@@ -70,6 +70,7 @@ def create(
     have_file: str | Path | int | None = None,
     since: str | Path | int | None = None,
     all_platforms: bool = False,
+    level: int | None = None,
     pack: str = "plain",
     codec: str = "zstd:3",
     limit: Limit = LIMIT,
@@ -78,8 +79,11 @@ def create(
 ) -> BundleReport:
     """Write a bundle of images to a path or an open descriptor. The other side has the images `have`, the blobs listed
     in `have_file`, and what the bundle `since` brought; of blobs that are not in this store nothing is known.
-    `all_platforms`: all that the store has of an index, not only what this machine would run."""
-    there = set() if have_file is None else set(read_bases(volume, have_file))
+    `all_platforms`: all that the store has of an index, not only what this machine would run. `level`: 1 (fast)
+    to 19 (small); None: 19 for what is short, else one that takes no minutes. UsageError: no such level."""
+    if level is not None and level not in LEVELS:
+        raise UsageError(f"no level of a bundle is {level}: they are {LEVELS[0]} to {LEVELS[-1]}")
+    there = {} if have_file is None else read_bases(volume, have_file)
     if since is not None:
         header, brought = carried(since)
         check_cutter(volume, header, name_of(since))
@@ -87,15 +91,16 @@ def create(
     with Lease(volume.catalog, volume.objects, "bundle create", reading=True) as lease:
         found, infos = protect(volume, lease, [*given, *have])
         wanted, others = found[: len(given)], found[len(given) :]
-        with volume.catalog.read() as tx:
-            for one in others:
-                there |= closure(tx, one.target).keys()
-        infos |= protocol.read_open(volume.catalog, lease.id, sorted(there - infos.keys())).blobs
+        for one in others:
+            there |= _of_image(volume, infos, one.target)
+        infos |= protocol.read_open(volume.catalog, lease.id, sorted(there.keys() - infos.keys())).blobs
+        alike = _alike(volume, there, infos)
+        infos |= protocol.read_open(volume.catalog, lease.id, sorted(alike - infos.keys())).blobs
         selection = _Selection(volume, lease, infos, all_platforms)
         for one in wanted:
             selection.take(one)
         selection.take_referrers()
-        work = _Create(volume, lease, selection, there, limit, progress)
+        work = _Create(volume, lease, selection, there.keys(), alike, level, limit, progress)
         ingest = Ingest(
             volume, lease.id, pack=pack, codec=codec, limit=limit, trace_limit=trace_limit, progress=progress
         )
@@ -105,6 +110,33 @@ def create(
             return work.write(out, _names(given, wanted), [one.target for one in wanted])
         finally:
             ingest.close()
+
+
+def _of_image(volume: Volume, infos: dict[Digest, BlobInfo], target: Digest) -> dict[Digest, Digest | None]:
+    """What an image or index consists of here. What refers to it does not count: that may have come later."""
+    found: dict[Digest, Digest | None] = {}
+    queue = [target]
+    while queue:
+        digest = queue.pop()
+        info = infos.get(digest)
+        if info is None or digest in found:
+            continue
+        found[digest] = info.diffid
+        if info.media_type in media.MANIFESTS | media.INDEXES:
+            document = oci_manifest.parse(read_document(volume, info), str(digest), info.media_type, digest)
+            queue += [child.digest for child in document.children]
+    return found
+
+
+def _alike(volume: Volume, there: dict[Digest, Digest | None], here: Container[Digest]) -> set[Digest]:
+    """Blobs of this store that have the content of those that the other has, where this one lacks these: its layer is
+    compressed, ours is not, or the other way round."""
+    found: set[Digest] = set()
+    with volume.catalog.read() as tx:
+        for digest, diffid in there.items():
+            if digest not in here:
+                found.update(info.digest for info in query.find_diffid(tx, diffid or digest))
+    return found - there.keys()
 
 
 def _names(given: Sequence[str], found: Sequence[Found]) -> list[Name]:
@@ -163,36 +195,39 @@ class _Selection:
         return info
 
     def take_referrers(self) -> None:
-        """Signatures and the like: manifests whose subject is taken, and those whose subject these are."""
-        with self._volume.catalog.read() as tx:
-            rest = [
-                info
-                for info in query.blobs(tx)
-                if info.media_type in media.MANIFESTS | media.INDEXES and info.digest not in self.documents
-            ]
-        subjects: dict[Digest, list[tuple[Digest, Digest]]] = {}
-        for info in rest:
-            try:
-                document = oci_manifest.parse(
-                    read_document(self._volume, info, leased=False), str(info.digest), info.media_type
-                )
-            except (BadInput, Damaged, NotFound):
-                continue
-            if document.subject is not None:
-                subjects.setdefault(document.subject.digest, []).append((info.digest, document.subject.digest))
+        """Signatures and the like: what has an edge from what it is about, or stands in an index beside it; and what is
+        about these."""
+        known: dict[Digest, list[Digest]] = {}
         queue = list(self.documents)
+        for digest in queue:
+            self._find_referrers(digest, known)
         while queue:
-            for digest, subject in subjects.get(queue.pop(), ()):
-                with self._volume.catalog.read() as tx:
-                    if not names.is_live(tx, digest):
-                        continue
-                    below = closure(tx, digest)
-                self.infos |= protocol.read_open(self._volume.catalog, self._lease.id, below).blobs
-                if below.keys() <= self.infos.keys():
-                    self.referrers.append((digest, subject))
-                    if digest not in self.documents:
-                        self._take(digest, None)
-                        queue.append(digest)
+            subject = queue.pop()
+            for digest in known.get(subject, ()):
+                self.referrers.append((digest, subject))
+                if digest not in self.documents:
+                    self._take(digest, None)
+                    queue.append(digest)
+                    self._find_referrers(digest, known)
+
+    def _find_referrers(self, parent: Digest, known: dict[Digest, list[Digest]]) -> None:
+        """Of what has an edge from `parent`: subject → what is about it."""
+        with self._volume.catalog.read() as tx:
+            below = names.children(tx, parent)
+        for digest in below:
+            info = self.infos.get(digest)
+            if info is None or info.media_type not in media.MANIFESTS | media.INDEXES:
+                continue
+            document = self.documents.get(digest)
+            if document is None:
+                try:
+                    document = oci_manifest.parse(read_document(self._volume, info), str(digest), info.media_type)
+                except BadInput:
+                    continue  # a child that nobody asked for
+            if document.subject is not None:
+                about = known.setdefault(document.subject.digest, [])
+                if digest not in about:
+                    about.append(digest)
 
 
 @dataclass(slots=True)
@@ -213,13 +248,16 @@ class _Create:
         volume: Volume,
         lease: Lease,
         selection: _Selection,
-        there: set[Digest],
+        there: Collection[Digest],
+        alike: set[Digest],
+        level: int | None,
         limit: Limit,
         progress: Progress | None,
     ) -> None:
         self._volume = volume
         self._lease = lease
         self._selection = selection
+        self._level = level
         self._limit = limit
         self._progress = progress
         self._bases: list[Base] = []
@@ -227,14 +265,15 @@ class _Create:
         for digest, info in selection.blobs.items():
             # An index is sent again: more of what it lists may be there now.
             if digest in there and not isinstance(selection.documents.get(digest), Index):
-                self._bases.append(Base(digest, info.size))
+                self._bases.append(_base(info))
             else:
                 self._send.append(info)
         needed = {base.digest for base in self._bases}
         self._near = [selection.infos[base.digest] for base in self._bases]
         """Bases that the images need themselves; the rest may be left out."""
         self._weight = bundle_format.Weight("bundle")
-        self._far = [info for digest, info in selection.infos.items() if digest in there and digest not in needed]
+        far = (alike | set(there)) - needed
+        self._far = [info for digest, info in selection.infos.items() if digest in far]
 
     def take_apart(self, ingest: Ingest) -> None:
         """Recipes for what is loose here, in packs that nobody commits."""
@@ -272,7 +311,7 @@ class _Create:
         chunks = _Chunks(self._volume, self._lease, [*self._near, *self._far], self._limit, self._progress)
         sent = [self._sent(info, chunks) for info in self._send]
         used, sources = chunks.sources()
-        bases = [Base(info.digest, info.size) for info in used]
+        bases = [_base(info) for info in used]
         bases += [base for base in self._bases if base.digest not in {one.digest for one in bases}]
         head = Head(
             tuple(bases),
@@ -306,7 +345,7 @@ class _Create:
     def _write_chunks(self, writer: BundleWriter, sent: Sequence[_Sent], size: int, step: Step) -> None:
         if not size:
             return
-        stream = Compressor(size, len(os.sched_getaffinity(0)))
+        stream = Compressor(size, len(os.sched_getaffinity(0)), self._level)
         for one in sent:
             if not len(one.entries):
                 continue
@@ -332,6 +371,10 @@ class _Create:
 
 def _workers(tasks: int) -> int:
     return max(1, min(tasks, _WORKERS, len(os.sched_getaffinity(0))))
+
+
+def _base(info: BlobInfo) -> Base:
+    return Base(info.digest, info.size, info.diffid)
 
 
 def _carried(one: _Sent) -> Carried:

@@ -40,7 +40,10 @@ def inspect(where: str | Path | int) -> dict[str, Any]:
         ],
         "Images": [str(one) for one in head.roots],
         "Referrers": [{"Digest": str(one), "Subject": str(of)} for one, of in head.referrers],
-        "Bases": [{"Digest": str(base.digest), "Size": base.size} for base in head.bases],
+        "Bases": [
+            {"Digest": str(base.digest), "Size": base.size, "DiffID": str(base.diffid) if base.diffid else None}
+            for base in head.bases
+        ],
         "Blobs": [
             {
                 "Digest": str(one.digest),
@@ -56,14 +59,16 @@ def inspect(where: str | Path | int) -> dict[str, Any]:
     }
 
 
-def carried(where: str | Path | int) -> tuple[Header, list[Digest]]:
-    """What a store has once it has loaded a bundle: its blobs and its bases. The bundle is read to its end."""
+def carried(where: str | Path | int) -> tuple[Header, dict[Digest, Digest | None]]:
+    """What a store has once it has loaded a bundle: its blobs and its bases (or such with their content), with the
+    digests of their content where known. The bundle is read to its end."""
     what = name_of(where)
     with open_input(where) as raw:
         reader = BundleReader(StreamSource(raw), what)
         head = read_head(reader, what)
         reader.end()
-    return reader.header, [*(one.digest for one in head.blobs), *(base.digest for base in head.bases)]
+    bases = {base.digest: base.diffid for base in head.bases}
+    return reader.header, bases | {one.digest: one.diffid for one in head.blobs}
 
 
 def have(volume: Volume) -> list[BlobInfo]:
@@ -100,19 +105,24 @@ def read_head(reader: BundleReader, what: str) -> Head:
 
 
 def base_lines(volume: Volume, found: list[BlobInfo]) -> list[str]:
-    """The list of bases as `read_bases` takes it: how the store cuts, then a digest a line."""
-    return [f"{_CUT}{cutter_name(header_of(volume))}", *(str(info.digest) for info in found)]
+    """The list of bases as `read_bases` takes it: how the store cuts, then a line a blob: its digest,
+    and that of its content where that is another and known."""
+    lines = [f"{_CUT}{cutter_name(header_of(volume))}"]
+    for info in found:
+        other = info.diffid is not None and info.diffid != info.digest
+        lines.append(f"{info.digest} {info.diffid}" if other else str(info.digest))
+    return lines
 
 
-def read_bases(volume: Volume, where: str | Path | int) -> list[Digest]:
-    """The digests in a list of bases: a digest a line, or a JSON object with "Digest". BadInput; StoreUnusable: of a
-    store that cuts in another way."""
+def read_bases(volume: Volume, where: str | Path | int) -> dict[Digest, Digest | None]:
+    """The digests in a list of bases, with those of their content where they are told: one or both a line, or a JSON
+    object with "Digest" and maybe "DiffID". BadInput; StoreUnusable: of a store that cuts in another way."""
     what = name_of(where)
     with open_input(where) as raw:
         data = raw.read(MAX_LIST + 1)
     if len(data) > MAX_LIST:
         raise BadInput(f"a list of bases has at most {MAX_LIST} bytes", what=what)
-    found = []
+    found: dict[Digest, Digest | None] = {}
     for number, line in enumerate(data.splitlines(), 1):
         text = line.decode("utf-8", "replace").strip()
         if text.startswith(_CUT) and text.removeprefix(_CUT) != cutter_name(header_of(volume)):
@@ -124,8 +134,27 @@ def read_bases(volume: Volume, where: str | Path | int) -> list[Digest]:
             continue
         try:
             if text.startswith("{"):
-                text = str(json.loads(text)["Digest"])
-            found.append(Digest.parse(text.split()[0]))
+                told = json.loads(text)
+                text = f"{told['Digest']} {told.get('DiffID') or ''}"
+            digest, *more = (Digest.parse(word) for word in text.split()[:2])
+            found[digest] = more[0] if more else None
         except (InvalidReference, ValueError, KeyError, TypeError, IndexError, RecursionError):
             raise BadInput(f"line {number} is no digest", what=what) from None
     return found
+
+
+class Span:
+    """The next `size` bytes of the whole blobs of a bundle, as a Source."""
+
+    def __init__(self, reader: BundleReader, size: int) -> None:
+        self._reader = reader
+        self.size: int | None = size
+        self._left = size
+
+    def readinto(self, view: memoryview) -> int:
+        if not self._left or not len(view):
+            return 0
+        piece = self._reader.read(Part.WHOLE, min(len(view), self._left, 1 << 20))
+        view[: len(piece)] = piece
+        self._left -= len(piece)
+        return len(piece)

@@ -6,7 +6,7 @@ compared with its digest before the commit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from ..flow.proof import info_of
 from ..flow.restore import BlobReader
 from ..flow.source import Buffers, BytesSource, StreamSource, name_of, open_input
 from ..flow.step import Step
-from ..flow.thin import Wanted, batches, cut_up, pending, unlike
+from ..flow.thin import Wanted, batches, cut_up, entries, pending, unlike
 from ..format import bundle as bundle_format
 from ..format import recipe as recipe_format
 from ..format.bundle import BundleReader, Carried, Kind, Part
@@ -38,7 +38,7 @@ from ..oci.reference import Reference
 from ..store import protocol, query
 from ..store.leases import Lease
 from ..store.volume import Volume
-from .bundle_file import check_cutter, read_head
+from .bundle_file import Span, check_cutter, read_head
 from .content import read_document
 from .load import LoadReport, moves
 from .resolve import UNTAGGED, is_kept
@@ -88,23 +88,6 @@ class _Came:
     children: list[Digest] = field(default_factory=list)
 
 
-class _Span:
-    """The next `size` bytes of the whole blobs of a bundle, as a Source."""
-
-    def __init__(self, reader: BundleReader, size: int) -> None:
-        self._reader = reader
-        self.size: int | None = size
-        self._left = size
-
-    def readinto(self, view: memoryview) -> int:
-        if not self._left or not len(view):
-            return 0
-        piece = self._reader.read(Part.WHOLE, min(len(view), self._left, 1 << 20))
-        view[: len(piece)] = piece
-        self._left -= len(piece)
-        return len(piece)
-
-
 class _Load:
     """One bundle being loaded."""
 
@@ -131,6 +114,9 @@ class _Load:
         self._head = read_head(reader, what)
         self._came: dict[Digest, _Came] = {}
         self._present: set[Digest] = set()
+        self._alike: dict[Digest, Digest] = {}
+        """Bases that are not here → a blob with their content, which is."""
+        self._remade: set[Digest] = set()
 
     def run(self, expect: Digest | None, tags: bool) -> LoadReport:
         self._bases()
@@ -152,7 +138,8 @@ class _Load:
     def _bases(self) -> None:
         bases = [base.digest for base in self._head.bases]
         found = protocol.name_blobs(self._volume.catalog, self._lease.id, bases)
-        lost = [digest for digest in bases if digest not in found]
+        self._find_alike(found)
+        lost = [digest for digest in bases if digest not in found and digest not in self._alike]
         if lost:
             more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
             raise NotFound(
@@ -162,6 +149,21 @@ class _Load:
             )
         blobs = [one.digest for one in self._head.blobs]
         self._present = found | protocol.name_blobs(self._volume.catalog, self._lease.id, blobs)
+
+    def _find_alike(self, here: Container[Digest]) -> None:
+        """For bases that are not here: blobs with the same content, named, so that they stay."""
+        with self._volume.catalog.read() as tx:
+            other = {
+                base.digest: [info.digest for info in query.find_diffid(tx, base.diffid)]
+                for base in self._head.bases
+                if base.digest not in here and base.diffid is not None
+            }
+        ask = [digest for several in other.values() for digest in several]
+        kept = protocol.name_blobs(self._volume.catalog, self._lease.id, ask)
+        for base, several in other.items():
+            for digest in several:
+                if digest in kept:
+                    self._alike.setdefault(base, digest)
 
     def _records(self) -> None:
         weight = bundle_format.Weight(self._what)
@@ -190,7 +192,7 @@ class _Load:
         lengths: list[U32] = [np.empty(0, np.uint32)]
         for came in self._came.values():
             if came.recipe is not None:
-                every, sizes = _entries(came.recipe)
+                every, sizes = entries(came.recipe)
                 first = seen.claim(every)
                 names.append(every[first])
                 lengths.append(sizes[first])
@@ -210,7 +212,7 @@ class _Load:
             if one.kind != Kind.WHOLE:
                 continue
             self._lease.check()
-            source = _Span(self._reader, one.size)
+            source = Span(self._reader, one.size)
             if one.digest in self._present:
                 view = memoryview(bytearray(1 << 20))
                 while source.readinto(view):
@@ -224,7 +226,7 @@ class _Load:
         wanted = table.ChunkMap()
         for came in self._came.values():
             if came.recipe is not None and came.carried.digest not in self._present:
-                wanted.claim(_entries(came.recipe)[0])
+                wanted.claim(entries(came.recipe)[0])
         return wanted
 
     def _lacking(self, digests: U8, wanted: table.ChunkMap) -> Mask:
@@ -281,7 +283,7 @@ class _Load:
         for number in np.unique(sources[based]).tolist():
             mine = np.ascontiguousarray(digests[based[sources[based] == number]])
             base = self._head.bases[number - 1].digest
-            info = self._info(base)
+            info = self._info(self._alike.get(base, base))
             try:
                 cut_up(self._volume, info, Wanted(self._ingest, mine).take, self._limit)
             except BadInput as error:
@@ -326,13 +328,32 @@ class _Load:
         below = list(dict.fromkeys(child.digest for child in document.children))
         ask = [digest for digest in below if digest not in self._came and digest not in self._present]
         self._present |= protocol.name_blobs(self._volume.catalog, self._lease.id, ask)
+        for child in document.children:
+            self._remake(child.digest, child.media_type)
         here = [digest for digest in below if digest in self._came or digest in self._present]
         if isinstance(document, Manifest) and len(here) < len(below):
             lost = next(digest for digest in below if digest not in here)
             raise NotFound(
-                f"blob {lost} is neither in the bundle nor in the store", what=f"{self._what}: {document.digest}"
+                f"blob {lost} is neither in the bundle nor in the store"
+                + (f", only its content is, as {self._alike[lost]}" if lost in self._alike else ""),
+                what=f"{self._what}: {document.digest}",
+                hint="make the bundle with --have-file: what `casstore bundle have` prints here",
             )
         return here
+
+    def _remake(self, digest: Digest, media_type: str) -> None:
+        """A base that is a plain layer, and here only in compressed form."""
+        here = self._alike.get(digest)
+        if here is None or digest in self._present or digest in self._came:
+            return
+        if not any(base.digest == digest == base.diffid for base in self._head.bases):
+            return
+        self._lease.check()
+        source = StreamSource(Buffers(BlobReader(self._volume, self._info(here)).content(self._limit)))
+        what = f"blob {str(digest)[:19]}"
+        self._ingest.take(source, expect=digest, media_type=media_type, what=what)
+        self._present.add(digest)
+        self._remade.add(digest)
 
     def _refer(self) -> None:
         """What says something of a manifest stays as long as that does."""
@@ -380,7 +401,7 @@ class _Load:
     def _written(self) -> Written:
         """Everything on the disk, and read back."""
         only = {digest for digest in self._came if digest not in self._present or self._came[digest].document}
-        written = self._ingest.finish(only)
+        written = self._ingest.finish(only | self._remade)
         blobs: list[NewBlob] = []
         doubtful: list[NewBlob] = []
         for blob in written.blobs:
@@ -451,7 +472,7 @@ class _Load:
 
     def _rows(self, written: Written) -> list[ImageRow]:
         """What lists need of the images that came."""
-        sizes = {blob.digest: blob.files_size or 0 for blob in written.blobs}
+        sizes = {blob.digest: blob.files_size for blob in written.blobs}
         rows = []
         for came in self._came.values():
             manifest = came.document
@@ -461,9 +482,10 @@ class _Load:
                 if layer.digest not in sizes:
                     with self._volume.catalog.read() as tx:
                         info = query.find_blob(tx, layer.digest)
-                    sizes[layer.digest] = info.files_size or 0 if info is not None else 0
+                    sizes[layer.digest] = info.files_size if info is not None else None
             config = oci_config.parse(self._config(manifest), f"{self._what}: {manifest.config.digest}")
-            rows.append(oci_image.image_row(manifest, config, sum(sizes[layer.digest] for layer in manifest.layers)))
+            size = oci_image.total(sizes[layer.digest] for layer in manifest.layers)
+            rows.append(oci_image.image_row(manifest, config, size))
         return rows
 
     def _config(self, manifest: Manifest) -> bytes:
@@ -471,9 +493,3 @@ class _Load:
         if came is not None and came.carried.kind == Kind.BYTES:
             return came.data
         return read_document(self._volume, self._info(manifest.config.digest))
-
-
-def _entries(recipe: Recipe) -> tuple[U8, U32]:
-    """All chunks of a recipe, the literal track first."""
-    digests = np.ascontiguousarray(np.concatenate([recipe.literals.digests, recipe.payloads.digests]).reshape(-1, 32))
-    return digests, np.concatenate([recipe.literals.lengths, recipe.payloads.lengths])

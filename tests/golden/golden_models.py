@@ -176,7 +176,7 @@ WHOLE = noise(11, 900)
 BUNDLE_CHUNKS = [(noise(10, 5120), 0), (C, 1), (A, 0), (B, 0)]
 BUNDLE_HEADER = Header("sha256", Cutter("gear32n", 4096, 16384, 65536))
 BUNDLE_HEAD = Head(
-    bases=(Base(D[0], 70_000),),
+    bases=(Base(D[0], 70_000, D[2]), Base(D[2], 7)),
     blobs=(
         Carried(
             Kind.BYTES,

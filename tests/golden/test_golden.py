@@ -123,7 +123,7 @@ def test_bundle() -> None:
     assert bundle.decode_head(reader.whole(Part.HEAD, 1 << 20)) == golden.BUNDLE_HEAD
     assert reader.read(Part.RECORDS, len(golden.MANIFEST)) == golden.MANIFEST
     assert bytes(reader.whole(Part.RECORDS, 1 << 20)) == read("tar.recipe")
-    sources = bundle.decode_sources(reader.whole(Part.SOURCES, 1 << 20), 4, 1)
+    sources = bundle.decode_sources(reader.whole(Part.SOURCES, 1 << 20), 4, 2)
     assert sources.tolist() == [source for _, source in golden.BUNDLE_CHUNKS]
     assert reader.whole(Part.WHOLE, 1 << 20) == golden.WHOLE
     content = bytearray(golden.BUNDLE_HEAD.chunk_bytes)

@@ -214,7 +214,7 @@ def test_bundle() -> None:
     head, end = msgpack(zstd.decompress(parts[1]), 0)
     bases, blobs, names, roots, referrers, chunks, chunk_bytes = head
     model = golden.BUNDLE_HEAD
-    assert bases == [[base.digest.raw, base.size] for base in model.bases]
+    assert bases == [[golden.D[0].raw, 70_000, golden.D[2].raw], [golden.D[2].raw, 7, None]]
     assert [blob[:4] for blob in blobs] == [[one.kind, one.digest.raw, one.size, one.length] for one in model.blobs]
     assert [blob[4:6] for blob in blobs] == [[one.encoding, one.media_type] for one in model.blobs]
     assert blobs[1][6:] == [golden.D[1].raw, golden.RECIPE_TAR.size, 2**40]

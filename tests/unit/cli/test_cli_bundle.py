@@ -57,7 +57,7 @@ def test_the_list_of_one_side_is_taken_by_the_other(here: Cas, there: Path, tmp_
         here("bundle", "create", tmp_path / "b", "app:1", "--have-file", tmp_path / "have")
         assert json.loads(here("bundle", "inspect", "--format", "json", tmp_path / "b").out)["Bases"]
     rows = [json.loads(row) for row in listed.splitlines()]
-    assert all(set(row) == {"Digest", "Size"} for row in rows) and rows
+    assert all(set(row) == {"Digest", "Size", "DiffID"} for row in rows) and rows
     here("bundle", "load", "--store", there, tmp_path / "b")
 
 
@@ -95,6 +95,18 @@ def test_the_same_bytes_every_time(here: Cas, store_path: Path) -> None:
     assert made[0] == made[1]
 
 
+def test_levels(here: Cas, there: Path, tmp_path: Path) -> None:
+    sizes = []
+    for level in ("1", "19"):
+        here("bundle", "create", "--level", level, tmp_path / level, "app:1")
+        here("bundle", "load", "--store", tmp_path / f"store {level}", tmp_path / level)
+        assert here("save", "--store", tmp_path / f"store {level}", "app:1").raw == here("save", "app:1").raw
+        sizes.append((tmp_path / level).stat().st_size)
+    assert sizes[1] < sizes[0]
+    here("bundle", "create", tmp_path / "b", "app:1")
+    assert (tmp_path / "b").read_bytes() == (tmp_path / "19").read_bytes()
+
+
 def test_no_tags(here: Cas, tmp_path: Path) -> None:
     here("bundle", "create", tmp_path / "b", "app:1")
     told = here("bundle", "load", "--store", tmp_path / "new", "--no-tags", tmp_path / "b").out
@@ -110,6 +122,7 @@ def test_no_tags(here: Cas, tmp_path: Path) -> None:
         (["create", "b", "app:1", "--since", "noise"], "noise: not a bundle"),
         (["create", "b", "app:1", "--have-file", "noise"], "noise: line 1 is no digest"),
         (["create", "no/folder/b", "app:1"], 'directory "no/folder" does not exist'),
+        (["create", "--level", "20", "b", "app:1"], "20 is not in the range 1<=x<=19"),
         (["load", "noise"], "noise: not a bundle"),
         (["load", "absent"], "absent: no such file or directory"),
         (["load", "--expect", "x", "noise"], "invalid digest"),

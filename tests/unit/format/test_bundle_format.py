@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from casstore.codec import long
 from casstore.codec.long import Compressor, Decompressor
 from casstore.digest import Digest
 from casstore.errors import BadInput, Damaged, LimitExceeded
@@ -181,6 +182,19 @@ def test_a_long_stream_comes_back(size: int) -> None:
     reader.read_into(memoryview(out)[: size // 3])
     reader.read_into(memoryview(out)[size // 3 :])
     reader.end()
+    assert out == content
+
+
+def test_a_long_stream_is_the_same_with_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long, "_JOB", 1 << 20)
+    content = b"".join(random.Random(n % 5).randbytes(100_000 + n) for n in range(60))
+    made = []
+    for workers in (0, 1, 2, 5):
+        stream = Compressor(len(content), workers, 3)
+        made.append(stream.add(content) + stream.end())
+    assert len(set(made)) == 1 and len(made[0]) < len(content) // 4
+    out = bytearray(len(content))
+    decompressor(made[0]).read_into(memoryview(out))
     assert out == content
 
 
