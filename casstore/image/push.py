@@ -27,6 +27,7 @@ from .content import closure, read_document
 from .crew import Crew
 from .pressed import COMPRESSIONS, Press, Writing
 from .resolve import artifact, resolve
+from .upload_note import UploadNote
 
 MAX_MOUNTS = 3
 """Repositories that a blob is asked to be mounted from, at most."""
@@ -254,26 +255,35 @@ class _Push:
         if self._registry.has_blob(path, info.digest):
             self._say(_short(info), "Layer already exists")
             return 0
-        upload = BlobUpload(
-            self._registry,
-            path,
-            info.digest,
-            info.size,
-            lambda start: self._read(info, start),
-            check=self._crew.check,
-        )
+        with UploadNote(self._volume, self._name.domain, path, info) as note:
+            upload = BlobUpload(
+                self._registry,
+                path,
+                info.digest,
+                info.size,
+                lambda start: self._read(info, start),
+                check=self._crew.check,
+                remember=note.write,
+            )
+            mounted = ""
+            if not upload.resume(note.location):
+                mounted = self._mount(info, upload)
+            sent = 0 if mounted else upload.run()
+            note.drop()
+        self._say(_short(info), f"Mounted from {mounted}" if mounted else "Pushed")
+        return sent
+
+    def _mount(self, info: BlobInfo, upload: BlobUpload) -> str:
+        """The repository that the blob was taken over from, "" for none."""
         with self._volume.catalog.read() as tx:
             sources = mounts(tx, info.digest, self._name)
         for source in sources[:MAX_MOUNTS]:
             try:
                 if upload.mount(source):
-                    self._say(_short(info), f"Mounted from {source}")
-                    return 0
+                    return source
             except Denied:
                 continue  # we may not read there; that says nothing of here
-        upload.run()
-        self._say(_short(info), "Pushed")
-        return info.size
+        return ""
 
     def _read(self, info: BlobInfo, start: int) -> Iterator[Buffer]:
         step = Step(self._progress, _short(info), info.size)

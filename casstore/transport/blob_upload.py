@@ -26,7 +26,7 @@ _UPLOADED = re.compile(r"(?:bytes=)?0-(\d{1,19})")
 
 class BlobUpload:
     """One blob on its way into a repository. `read(start)` makes its bytes from there on; it may be called again.
-    `check` is called now and then, and may raise."""
+    `check` is called now and then, and may raise; `remember` is told where the upload goes on, should it break off."""
 
     def __init__(
         self,
@@ -37,8 +37,10 @@ class BlobUpload:
         read: Callable[[int], Iterable[Buffer]],
         *,
         check: Callable[[], None] = lambda: None,
+        remember: Callable[[str], None] = lambda location: None,
     ) -> None:
         self._check = check
+        self._remember = remember
         self._registry = registry
         self._path = path
         self._digest = digest
@@ -48,6 +50,20 @@ class BlobUpload:
         self._what = f"{registry.domain}/{path}@{digest}"
         self._location = ""
         self._sent = 0
+        self._begun = -1  # bytes that the registry had when it was taken up again
+
+    def resume(self, location: str) -> bool:
+        """Take up an upload that another run began there ("": none did), if the registry has something of it."""
+        if not location:
+            return False
+        try:
+            self._location = led_to(location, self._registry.base)
+            self._begun = self._status()
+        except (NotFound, Denied, RemoteFailure, BadInput):
+            self._begun = -1
+        if self._begun <= 0:
+            self._location, self._begun = "", -1
+        return self._begun > 0
 
     def mount(self, source: str) -> bool:
         """Take it over from another repository of the registry, which may not want to: then False, and an upload has
@@ -63,9 +79,9 @@ class BlobUpload:
         answer.close()
         return False
 
-    def run(self) -> None:
-        """Upload it. RemoteFailure, Denied."""
-        failures, good, resumed = 0.0, -1, False
+    def run(self) -> int:
+        """Upload it; bytes of it that went over at last. RemoteFailure, Denied."""
+        failures, good, resumed = 0.0, self._begun, False
         while True:
             self._check()
             told: Answer | None = None
@@ -86,7 +102,7 @@ class BlobUpload:
                 if start > good:
                     failures, good = (0 if start - good >= ENOUGH else failures), start
                 self._send(start)
-                return
+                return self._size - start
             except NotFound:
                 self._location, good = "", -1  # the upload is lost: once more from its beginning
                 why = "the registry forgot the upload"
@@ -200,6 +216,7 @@ class BlobUpload:
             raise RemoteFailure("the registry gives no place for the upload", what=self._what)
         if location:
             self._location = led_to(location, answer.url)
+            self._remember(self._location)
 
     def _with_digest(self) -> str:
         return self._location + ("&" if "?" in self._location else "?") + urlencode({"digest": str(self._digest)})
