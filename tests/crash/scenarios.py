@@ -34,6 +34,13 @@ packs.PackShelf.__init__.__defaults__ = (32 << 10,)
 """What happens after MiBs happens after KiBs: the log is written back, files are pushed to the disk, packs are full."""
 SEGMENTS = SMALL + "from casstore.codec import gzip\ngzip.TARGET = 160 << 10\n"
 """And streams are taken apart in many segments."""
+OFFLINE = """
+import offline
+from casstore.store import transfers
+transfers.LEAST = 1 << 10
+offline.install()
+"""
+"""Registries are in this process, and what comes from them comes in many pieces."""
 CACHED = """
 from casstore.store import cache
 cache.LEAST = 1 << 10
@@ -108,7 +115,7 @@ class Scenario:
 
     `outside`: it changes only what lies in {out}, whole or not at all. `broken`: the store is damaged before, and sound
     after the command. `volatile`: the image whose config tells the time. `once`: a second run would do more, or fail.
-    `patch`: Python that is run before the command, in its process.
+    `patch`: Python that is run before the command, in its process; `around`: also when it is repeated.
     """
 
     name: str
@@ -120,6 +127,7 @@ class Scenario:
     volatile: tuple[str, ...] = ()
     once: bool = False
     patch: str = ""
+    around: str = ""
 
 
 BLOB = sample.text("a blob", 100_000)
@@ -305,6 +313,39 @@ def _old_file(place: Place) -> None:
         (place.out / "saved.tar").write_bytes(b"what was there before")
 
 
+def _bundle_comes(place: Place) -> None:
+    """A bundle that leans on the image in the store, and moves its name."""
+    _one_image(place)
+    _bundle(place)
+
+
+def _bundle_comes_plain(place: Place) -> None:
+    """A bundle that leans on plain layers, of which the store has only loose ones of gzip."""
+    place.input("base.tar", sample.docker_archive(sample.rich_image("base", ("app:1", "base:1")), pack=sample.gz))
+    place.casstore("config", "set", "min-free", "0")
+    place.casstore("load", "-i", "{inputs}/base.tar")
+    _bundle(place)
+
+
+def _bundle(place: Place) -> None:
+    """thin.bundle: app:1 and app:next, for a store that has base:1; made by a store of its own."""
+    sender = place.inputs / "sender"
+    both = [sample.rich_image("base", ("app:1", "base:1")), sample.rich_image("next", ("app:1", "app:next"))]
+    place.input("both.tar", sample.docker_archive(*both))
+    bundle = ["bundle", "create", f"{place.inputs}/thin.bundle", "app:1", "app:next", "--have", "base:1"]
+    for argv in (["load", "-i", f"{place.inputs}/both.tar"], bundle):
+        command = [*CASSTORE, "--store", str(sender), *argv]
+        subprocess.run(command, env=ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, check=True)
+    shutil.rmtree(sender)
+
+
+def _old_bundle(place: Place) -> None:
+    """Some layers are loose, and are taken apart for the bundle."""
+    _loose(place)
+    with place.by_hand():
+        (place.out / "thin.bundle").write_bytes(b"what was there before")
+
+
 def _pinned_blob(place: Place) -> None:
     _one_image(place)
     place.casstore("blob", "put", "{inputs}/blob")
@@ -318,6 +359,8 @@ SCENARIOS = [
     Scenario("load oci", _one_image, ("load", "-i", "{inputs}/oci.tar")),
     Scenario("load heals", _rotten_blob, ("load", "-i", "{inputs}/next.tar"), broken=True),
     Scenario("load later", _one_image, ("load", "--pack", "later", "-i", "{inputs}/next.tar")),
+    Scenario("pull", _one_image, ("pull", "--referrers", "registry.test/a:1"), patch=SMALL, around=OFFLINE),
+    Scenario("pull later", _one_image, ("pull", "--pack", "later", "registry.test/a:1"), patch=SMALL, around=OFFLINE),
     Scenario("gc pack", _loose, ("gc", "--grace", "0")),
     Scenario("gc gzip", _gzip, ("gc", "--grace", "0"), patch=SEGMENTS),
     Scenario("load gzip now", _gzip_comes, ("load", "--pack", "now", "-i", "{inputs}/gzip.tar")),
@@ -340,6 +383,15 @@ SCENARIOS = [
         ("save", "-o", "{out}/saved.tar", "gz:1", "text:1"),
         outside=True,
         patch=CACHED,
+    ),
+    Scenario("bundle load", _bundle_comes, ("bundle", "load", "{inputs}/thin.bundle")),
+    Scenario("bundle load pipe", _bundle_comes, ("bundle", "load", "-"), stdin="thin.bundle", patch=SMALL),
+    Scenario("bundle load remade", _bundle_comes_plain, ("bundle", "load", "{inputs}/thin.bundle")),
+    Scenario(
+        "bundle create",
+        _old_bundle,
+        ("bundle", "create", "{out}/thin.bundle", "app:next", "--have", "base:1"),
+        outside=True,
     ),
     Scenario(
         "import",
