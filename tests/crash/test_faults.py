@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import os
 import resource
 import subprocess
@@ -98,6 +99,7 @@ WRITES = [
 READS = [
     ("images",),
     ("df",),
+    ("bundle", "have"),
     ("blob", "ls"),
     ("config", "ls"),
     ("gc", "--dry-run"),
@@ -201,6 +203,24 @@ def test_a_read_only_disk_is_read(sealed: Place, argv: tuple[str, ...]) -> None:
     done = run(sealed, *argv)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
+
+
+def test_a_bundle_of_a_read_only_disk(sealed: Place, place: Place, tmp_path: Path) -> None:
+    bundle = str(tmp_path / "thin.bundle")
+    done = run(sealed, "bundle", "create", bundle, "app:1", "base:1")
+    assert (done.returncode, done.stderr) == (0, "")
+    refused(run(sealed, "bundle", "load", bundle), "store is read-only")
+    done = run(place, "rmi", "app:1", "base:1")
+    assert done.returncode == 0
+    assert run(place, "gc", "--grace", "0").returncode == 0
+    done = run(place, "bundle", "load", "--expect", digest_of(bundle), bundle)
+    assert (done.returncode, done.stdout) == (0, "Loaded image: app:1\nLoaded image: base:1\n")
+    sound(place)
+    assert run(place, "save", "app:1").stdout == run(sealed, "save", "app:1").stdout
+
+
+def digest_of(path: str) -> str:
+    return "sha256:" + hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 @pytest.mark.skipif(bool(tracing.unavailable()), reason=tracing.unavailable())

@@ -18,7 +18,7 @@ import sample
 
 from casstore import api
 from casstore.digest import Digest
-from casstore.errors import BadInput, Damaged, DigestMismatch, LimitExceeded, NotFound, StoreUnusable
+from casstore.errors import BadInput, Damaged, DigestMismatch, LimitExceeded, NotFound, ReadOnlyStore, StoreUnusable
 from casstore.flow.ingest import Ingest
 from casstore.flow.source import BytesSource
 from casstore.format import bundle as bundle_format
@@ -223,6 +223,31 @@ def test_a_base_that_is_the_same_inside(
         assert report.size < 12_000 if alike else 25_000
     other.load_bundle(tmp_path / "b")
     same(opened, other, tmp_path, "app:1")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_from_a_store_that_nobody_can_write(
+    opened: api.Store, other: api.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    images = versions(2)
+    make, pack = FORMS[form]
+    load(opened, make(*images), tmp_path, pack=pack)
+    load(other, make(images[0]), tmp_path, pack=pack)
+    opened.close()
+    there = sorted(opened.root.rglob("*"))
+    with monkeypatch.context() as patched:
+        patched.setattr("casstore.store.catalog.os.access", lambda *_: False)
+        with api.open(opened.root) as store:
+            report = store.bundle(["app:1"], tmp_path / "b", have=["app:0"])
+            assert store.base_list()
+            with pytest.raises(ReadOnlyStore):
+                store.load_bundle(tmp_path / "b")
+    assert sorted(opened.root.rglob("*")) == there
+    if "loose" not in form and form != "zstd":  # what is loose there goes as it is
+        assert report.size < 12_000
+    other.load_bundle(tmp_path / "b")
+    with api.open(opened.root) as store:
+        same(store, other, tmp_path, "app:1")
 
 
 def test_pipes_from_end_to_end(opened: api.Store, other: api.Store, tmp_path: Path) -> None:
