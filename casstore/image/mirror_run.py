@@ -13,6 +13,7 @@ from ..model import Progress
 from ..oci.reference import Reference
 from ..store import names
 from ..store.volume import Volume
+from ..transport.turns import Turns
 from .executor import Executor
 from .mirror import CHANGED, FAILED, GONE, NEW, Options, Row, Task
 from .mirror_state import Put, State
@@ -60,9 +61,10 @@ class Run:
         self._progress = progress
         self._writing = writing
         self._looked = 0.0
+        self._coming, self._going = Turns(self._alive), Turns(self._alive)
         self._stop = threading.Event()
         self._full = ""
-        self._interrupted = False
+        self._interrupted = self._killed = False
 
     def run(self, tasks: Sequence[Task], executor: Executor, say: Callable[[Row], None]) -> None:
         """Bring about what the tasks say; their rows say afterwards what came of it. `say` is told of each, in the
@@ -80,6 +82,7 @@ class Run:
                 say(task.row)
         except BaseException:
             self._stop.set()
+            self._killed = True
             threading.Thread(target=self._wake_until, args=(ended,), name="mirror wake", daemon=True).start()
             raise
         finally:
@@ -100,6 +103,10 @@ class Run:
         """Whoever waits for a server does so no longer: the run is to end."""
         while not ended.wait(_WAKE):
             self._remote.http.wake()
+
+    def _alive(self) -> None:
+        if self._killed:
+            raise Interrupted("interrupted")
 
     def _failed(self) -> None:
         if not self._doing.keep_going:
@@ -140,7 +147,7 @@ class Run:
         source = Reference(row.source.domain, row.source.path, digest=digest)
         report = pull(
             self._volume,
-            self._remote.registry(row.source, access=task.wanted.access).part(),
+            self._remote.registry(row.source, access=task.wanted.access).part(self._coming),
             source,
             all_platforms=platform == "all",
             tags=[row.source] if row.source.tag else None,
@@ -151,7 +158,7 @@ class Run:
         row.fetched = report.fetched
         here, there = task.keys
         if row.target is not None:
-            registry = self._remote.registry(row.target, push=True).part()
+            registry = self._remote.registry(row.target, push=True).part(self._going)
             sent = push(
                 self._volume,
                 registry,

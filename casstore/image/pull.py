@@ -115,8 +115,12 @@ class _Pull:
         self._crew = Crew(registry.http.network.parallel, registry.http.wake)
 
     def run(self, top: Manifest | Index, chosen: Manifest) -> PullReport:
-        """Fetch the layers, and commit all of it."""
-        return self._commit(top, chosen, self._layers())
+        """Fetch the layers, and commit all of it. What another pull of this process fetches is waited for."""
+        layers = {one.digest for manifest, _, _ in self._walk.configs.values() for one in manifest.layers}
+        with self._volume.catalog.read() as tx:
+            missing = [digest for digest in layers if not names.is_live(tx, digest)]
+        with self._registry.turns.alone(missing):
+            return self._commit(top, chosen, self._layers())
 
     # -- layers
 

@@ -248,7 +248,13 @@ class _Push:
     # -- sending
 
     def _blob(self, info: BlobInfo) -> int:
-        """One blob to where it is not yet; bytes sent."""
+        """One blob to where it is not yet; bytes sent. Never two of the same at once: the second finds it there."""
+        with self._registry.turns.alone([info.digest]):
+            sent = self._bring(info)
+        self._registry.places.setdefault(info.digest, self._name.path)
+        return sent
+
+    def _bring(self, info: BlobInfo) -> int:
         self._crew.check()
         self._lease.check()
         path = self._name.path
@@ -277,6 +283,8 @@ class _Push:
         """The repository that the blob was taken over from, "" for none."""
         with self._volume.catalog.read() as tx:
             sources = mounts(tx, info.digest, self._name)
+        place = self._registry.places.get(info.digest, self._name.path)
+        sources = [place, *sources] if place != self._name.path and place not in sources else sources
         for source in sources[:MAX_MOUNTS]:
             try:
                 if upload.mount(source):

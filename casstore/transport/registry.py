@@ -24,6 +24,7 @@ from ..oci.manifest import Descriptor, Index, Manifest
 from .auth import Authorizer, repository_scope
 from .credentials import Credential
 from .http import MAX_ERROR, Answer, Body, Http, is_loopback, led_to, origin
+from .turns import Turns
 
 ACCEPT = ", ".join((media.OCI_INDEX, media.DOCKER_LIST, media.OCI_MANIFEST, media.DOCKER_MANIFEST))
 MAX_PAGE, MAX_PAGES = 4 << 20, 4096
@@ -105,6 +106,10 @@ class Registry:
         namespace: str = "",
     ) -> None:
         self.http = http
+        self.turns = Turns()
+        """Who is at which blob."""
+        self.places: dict[Digest, str] = {}
+        """Repositories that blobs are in for certain: they were sent there, or found."""
         self.domain = domain
         self.actions = "pull,push" if push else "pull"
         self._credential = credential
@@ -113,11 +118,13 @@ class Registry:
         self._base = ""
         self._auth: Authorizer | None = None
 
-    def part(self) -> Registry:
-        """The same, with what it has learnt, for one task among several: see `Http.part`."""
+    def part(self, turns: Turns) -> Registry:
+        """The same, with what it has learnt, for one task among several: see `Http.part`. `turns`: those that all of
+        them take."""
         self._ready()
         one = copy.copy(self)
         one.http = self.http.part()
+        one.turns = turns
         return one
 
     # -- asking
