@@ -7,7 +7,6 @@ Source: docker/cli config file and credential-helpers protocol; containers-auth.
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import json
 import os
@@ -181,7 +180,7 @@ def _from_auths(auths: object, host: str, path: str, what: str) -> Credential | 
         if isinstance(entry.get("auth"), str) and entry["auth"]:
             try:
                 name, _, secret = base64.b64decode(entry["auth"], validate=True).decode().partition(":")
-            except (binascii.Error, UnicodeDecodeError):
+            except ValueError:  # of base64 as of UTF-8
                 raise BadInput(f"the entry of {key[:200]} is not base64 of a name and a password", what=what) from None
             secret = secret.rstrip("\0")
         if isinstance(name, str) and isinstance(secret, str) and name and secret:

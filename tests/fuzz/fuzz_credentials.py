@@ -18,6 +18,7 @@ from typing import Any
 
 from casstore.errors import BadInput, CasstoreError, NotFound
 from casstore.transport import credentials
+from casstore.transport.auth import basic
 from casstore.transport.credentials import Credential, CredentialStore
 
 HELPER, FAILED = 1, 2
@@ -82,7 +83,9 @@ def read(path: Path) -> None:
             except CasstoreError as error:
                 refused(error)
                 continue
-            assert found is None or (found.secret and isinstance(found.username, str))
+            if found is not None:
+                assert found.secret and isinstance(found.is_token, bool)
+                assert basic(found.username, found.secret).isprintable()
     assert path.read_bytes() == before
     for host in HOSTS:
         write(path, store, host)

@@ -263,6 +263,7 @@ def test_podmans_namespaces(tmp_path: Path) -> None:
         ("[]", "not a JSON object"),
         ('{"auths": {"r.example": {"auth": "???"}}}', "not base64"),
         ('{"auths": {"r.example": {"auth": "/////w=="}}}', "not base64"),
+        ('{"auths": {"r.example": {"auth": "bWU\u029c"}}}', "not base64"),
         ('{"credsStore": "../../evil"}', "not the name of a credential helper"),
         ('{"credsStore": "nosuch-helper"}', "no such credential helper"),
     ],
