@@ -80,7 +80,7 @@ def rich_layer(seed: object, *, kind: int = tarfile.PAX_FORMAT) -> bytes:
     folders += [long[: long.index("/", at) + 1] for at in [i for i, c in enumerate(long) if i == 0 or c == "/"][:-1]]
     xattr = {"SCHILY.xattr.user.note": "kept"} if kind == tarfile.PAX_FORMAT else {}
     fine = {"mtime": 1_700_000_000.25} if kind == tarfile.PAX_FORMAT else {}
-    folders = sorted({f.removeprefix("/") for f in folders} | {long.rsplit("/", 1)[0] + "/"}, key=len)
+    folders = sorted({*(f.removeprefix("/") for f in folders), long.rsplit("/", 1)[0] + "/"}, key=lambda f: (len(f), f))
     return tar(
         [
             *(entry(name.rstrip("/"), kind=tarfile.DIRTYPE) for name in folders),

@@ -19,12 +19,13 @@ import hashlib
 import os
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from ..digest import Digest
-from ..errors import LeaseLost
+from ..errors import InvalidReference, LeaseLost
 from .disk import translate, write_all
 from .objects import Objects, Staged
 
@@ -177,8 +178,9 @@ class Transfers:
                 return path, handle
             os.close(handle)
 
-    def sweep(self, keep: float = KEEP) -> int:
-        """Delete what nobody has gone on with for so many seconds; bytes that had come."""
+    def sweep(self, needless: Callable[[Digest], bool] = lambda digest: False, keep: float = KEEP) -> int:
+        """Delete what nobody has gone on with for so many seconds, and what came of blobs that are `needless`; bytes
+        that had come."""
         freed = 0
         try:
             entries = [Path(entry.path) for entry in os.scandir(self._folder)]
@@ -186,7 +188,9 @@ class Transfers:
             return 0
         for path in entries:
             try:
-                if time.time() - path.stat().st_mtime < keep:
+                if time.time() - path.stat().st_mtime < keep and not (
+                    (digest := _digest(path.name)) is not None and needless(digest)
+                ):
                     continue
             except OSError:
                 continue
@@ -196,3 +200,10 @@ class Transfers:
                 Part(*found, size).drop()
                 freed += size
         return freed
+
+
+def _digest(name: str) -> Digest | None:
+    try:
+        return Digest.parse(name.replace("-", ":", 1))
+    except InvalidReference:
+        return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ..codec.gzip import LIMIT
 from ..errors import Damaged, NotFound
 from ..model import BlobInfo, Progress
-from ..store import collector, protocol
+from ..store import collector, protocol, query
 from ..store.collector import Garbage
 from ..store.query import ObjectRow
 from ..store.volume import Volume
@@ -199,7 +199,8 @@ class _Run:
             records.merge_segments(volume, segments)
         self._collect()
         volume.cache.sweep()
-        volume.transfers.sweep()
+        with volume.catalog.read() as tx:
+            volume.transfers.sweep(lambda digest: query.find_blob(tx, digest) is not None)
         plan = Plan(garbage, blobs, worn, fine, metadata, segments)
         volume.catalog.checkpoint()
         totals.packs_left = left

@@ -208,8 +208,9 @@ def leaks(root: Path, *, mended: bool = False) -> list[str]:
     found += [f"file without row: {key}" for key in sorted(files.keys() - rows.keys())]
     found += [f"row without file: {key}" for key in sorted(rows.keys() - files.keys())]
     found += [f"size of {k} is not {rows[k]}: {files[k]}" for k in files.keys() & rows.keys() if files[k] != rows[k]]
-    known = KNOWN | {"cache"} | ({"quarantine"} if mended else set())
+    known = KNOWN | {"cache", "transfers"} | ({"quarantine"} if mended else set())
     found += [f"left half made in cache/: {path.name}" for path in (root / "cache").glob("*.*")]
+    found += [f"left in transfers/: {path.name}" for path in (root / "transfers").glob("*")]
     found += [f"left in tmp/: {path.name}" for path in (root / "tmp").iterdir()]
     found += [f"left in STORE: {path.name}" for path in root.iterdir() if path.name not in known]
     return found

@@ -189,7 +189,7 @@ def play(
     stdin = None if scenario.stdin is None else _pipe(place.inputs / scenario.stdin)
     try:
         return tracing.run(
-            [*command, *argv] if command else lambda: _patched(scenario.patch, argv),
+            [*command, *argv] if command else lambda: _patched(scenario.patch + scenario.around, argv),
             roots=[place.here],
             decide=decide,
             record=record,
@@ -373,14 +373,15 @@ class _Verdict:
         argv = ["--quiet", "--store", str(self._place.store), *self._place.filled(self._scenario.argv)]
         stdin = None if self._scenario.stdin is None else _pipe(self._place.inputs / self._scenario.stdin)
         try:
-            return forked(argv, stdin)
+            return forked(argv, stdin, around=self._scenario.around)
         finally:
             if stdin is not None:
                 os.close(stdin)
 
 
-def forked(argv: Sequence[str], stdin: int | None = None, timeout: float = 120.0) -> Run:
-    """`casstore ARGV…`, untraced, in a fork of this process: the interpreter and its modules are there already."""
+def forked(argv: Sequence[str], stdin: int | None = None, timeout: float = 120.0, *, around: str = "") -> Run:
+    """`casstore ARGV…`, untraced, in a fork of this process: the interpreter and its modules are there already.
+    `around`: Python that is run before."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         pid = os.fork()
         if not pid:
@@ -390,6 +391,7 @@ def forked(argv: Sequence[str], stdin: int | None = None, timeout: float = 120.0
                 for target, source in enumerate((null if stdin is None else stdin, out.fileno(), err.fileno())):
                     os.dup2(source, target)
                 sys.stdin, sys.stdout, sys.stderr = (open(fd, mode) for fd, mode in enumerate(("r", "w", "w")))  # noqa: SIM115
+                exec(around, {})
                 code = cli.run(argv)
                 sys.stdout.flush()
             finally:
