@@ -281,10 +281,22 @@ class Handler(BaseHTTPRequestHandler):
         if found is None:
             self.error(404, "MANIFEST_UNKNOWN")
             return
+        if self.command == "DELETE":
+            self.delete(toy.manifests[name], ref, found[1])
+            return
         headers = {"Content-Type": found[0]}
         if toy.says_digest:
             headers["Docker-Content-Digest"] = sample.digest(found[1])
         self.answer(200, found[1], headers)
+
+    def delete(self, refs: dict[str, tuple[str, bytes]], ref: str, raw: bytes) -> None:
+        toy = self.server.toy
+        if toy.deletes == "nothing" or (toy.deletes == "digests" and ":" not in ref):
+            self.error(405, "UNSUPPORTED")
+            return
+        for one in [one for one, (_, other) in refs.items() if one == ref or (":" in ref and other == raw)]:
+            del refs[one]
+        self.answer(202)
 
     def referrers(self, name: str, digest: str) -> None:
         toy = self.server.toy
@@ -400,6 +412,8 @@ class Toy:
     mounts: bool = True
     has_referrers: bool = True
     says_digest: bool = True
+    deletes: str = "tags"
+    """"tags" and digests, "digests" alone, or "nothing"."""
     url: str = ""
     sessions: Iterator[int] = field(default_factory=itertools.count)
     ended: threading.Event = field(default_factory=threading.Event)

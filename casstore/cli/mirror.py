@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import CasstoreError
 from .base import App, Command, format_option, pass_app
 from .memory import keep_freed
 from .network import network_options, remote
@@ -108,7 +109,9 @@ def mirror(
                     line(_planned(row))
         line(_summary(report))
     if report.failed:
-        raise click.exceptions.Exit(1)
+        first = next(row for row in report.rows if row.failed)
+        more = f"{report.failed} of {len(report.rows)} tags failed, the first because: " if len(report.rows) > 1 else ""
+        raise CasstoreError(f"{more}{first.error}", what=first.source.familiar())
 
 
 def _told(row: Row) -> str:
