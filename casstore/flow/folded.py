@@ -12,10 +12,9 @@ from ..format import trace as trace_format
 from ..kernels import hashing
 from ..model import BlobInfo, Buffer
 from ..store.volume import Volume
-from .ingest import Ingest, Taken, _Chunks
-from .records import Pending
+from .ingest import Ingest
+from .records import Pending, Taken
 from .source import Buffers, Source, StreamSource
-from .split import Splitter
 from .step import Counted, Step
 
 _PRESSES: dict[str, Callable[[Iterable[Buffer]], Iterable[Buffer]]] = {"gzip": gzip_of, "zstd": zstd_of}
@@ -57,14 +56,13 @@ class Folder(Ingest):
             raise CasstoreError(f"cannot make gzip: {error}", what=what, hint="--compression zstd, or none") from None
         step = Step(self._progress, what, source.size)
         folding = _Folding(Counted(source, step), fold)
-        sink = _Chunks(self)
-        split = Splitter(self._volume.file, sink, self._pieces).run(folding)
+        split, own = self.split(folding)
         step.done()
         if fold.trace is None:
             raise Damaged("the content was not read to its end", what=what)
         trace = trace_format.encode(fold.trace)
         digest, size = folding.digest, folding.made
-        self.take_recipe(Pending(digest, size, split, "gzip", trace, sink.own, media_type, ()))
+        self.take_recipe(Pending(digest, size, split, "gzip", trace, own, media_type, ()))
         return Taken(digest, size, "gzip", Digest.sha256(split.digest), split.size, split.files_size)
 
     def press(self, content: Iterable[Buffer], compression: str, *, media_type: str = "", what: str = "blob") -> Taken:

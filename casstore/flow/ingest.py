@@ -54,8 +54,9 @@ from .pieces import Pieces
 from .proof import doubt
 from .reach import NOWHERE, Reach
 from .records import Pending, intervals, recipe_of, record_of
+from .records import Taken as Taken
 from .source import RangeSource, Resumed, Source, fill
-from .split import Splitter
+from .split import Split, Splitter
 from .step import Counted, Step
 
 _HEAD, _MARKS = 512, 1 << 20
@@ -68,17 +69,6 @@ class Written(NamedTuple):
 
     blobs: list[NewBlob]
     objects: list[NewObject]
-
-
-class Taken(NamedTuple):
-    """What is known of a blob that was taken, as in NewBlob."""
-
-    digest: Digest
-    size: int
-    encoding: str
-    diffid: Digest | None
-    content_size: int | None
-    files_size: int | None
 
 
 class Ingest:
@@ -156,8 +146,7 @@ class Ingest:
         if encoding is not None or self._pack not in ("plain", "now") or other:
             taken = self._loosely(whole, expect, inside, media_type, children, step, look, part)
         else:
-            sink = _Chunks(self)
-            split = Splitter(self._volume.file, sink, self._pieces).run(whole, step)
+            split, own = self.split(whole, step)
             digest = Digest.sha256(split.digest)
             if expect is not None:
                 expect.check(digest, str(expect))
@@ -165,7 +154,7 @@ class Ingest:
             if part is not None:
                 part.drop()  # what is taken apart on its way in is not kept as it comes
             with self._lock:
-                pending = Pending(digest, split.size, split, "identity", b"", sink.own, media_type, children)
+                pending = Pending(digest, split.size, split, "identity", b"", own, media_type, children)
                 self._pending.setdefault(digest, pending)
         step.done()
         return taken
@@ -181,14 +170,13 @@ class Ingest:
     ) -> Encoder:
         """Take a blob that is compressed as its content and a trace. NoTrace: why it cannot be; it is not taken then.
         DigestMismatch: it is another blob. Thread-safe, as `take`."""
-        sink = _Chunks(self)
         step = Step(self._progress, what, source.size)
         unfolded = Unfolded(Counted(source, step), self._trace_limit)
-        split = Splitter(self._volume.file, sink, self._pieces).run(unfolded)
+        split, own = self.split(unfolded)
         step.done()
         trace, encoder = unfolded.finish()
         expect.check(Digest.sha256(unfolded.digest), str(expect))
-        pending = Pending(expect, unfolded.outer_size, split, "gzip", trace, sink.own, media_type, children)
+        pending = Pending(expect, unfolded.outer_size, split, "gzip", trace, own, media_type, children)
         with self._lock:
             self._pending.setdefault(expect, pending)
         return encoder
@@ -260,6 +248,11 @@ class Ingest:
         if len(new):
             slots, addresses = self._builder(1).add(buffer, starts[new], lengths[new], digests[new])
             self._map.set(digests[new], slots << np.uint64(32) | addresses)
+
+    def split(self, source: Source, step: Step | None = None) -> tuple[Split, table.ChunkMap]:
+        """Store the chunks of content, for a `take_recipe`; and which of them were stored again for it."""
+        sink = _Chunks(self)
+        return Splitter(self._volume.file, sink, self._pieces).run(source, step), sink.own
 
     def take_recipe(self, pending: Pending) -> None:
         """Take a blob by its recipe, whose chunks are all there by then. Nothing has replayed it yet: that is for the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,17 @@ from ..kernels import table
 from ..model import U32, U64, ChunkList, NewBlob, Place, Recipe, Used
 from ..store import query
 from .split import Split
+
+
+class Taken(NamedTuple):
+    """What is known of a blob that was taken, as in NewBlob."""
+
+    digest: Digest
+    size: int
+    encoding: str
+    diffid: Digest | None
+    content_size: int | None
+    files_size: int | None
 
 
 @dataclass(slots=True)
