@@ -176,7 +176,8 @@ class Distribution:
         more = self._writing(pack) | {"platform": platform, "all_platforms": all_platforms, "referrers": referrers}
         more |= {"remote": remote, "socket": Path(socket or SOCKET), "preserve_digests": preserve_digests}
         with self._naming():
-            return copy(self.volume, source, destination, no_store=no_store, say=say, **more)
+            look = None if pack is None else pack != "later"
+            return copy(self.volume, source, destination, no_store=no_store, look=look, say=say, **more)
 
     # -- bundles
 

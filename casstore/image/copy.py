@@ -28,7 +28,7 @@ from ..store.leases import Lease
 from ..store.volume import Volume
 from ..transport import directory, docker_archive, engine, oci_layout, reading, tar
 from ..transport.archive import LIMIT
-from ..transport.contents import Archive, ArchiveImage, SavedImage, SavedIndex
+from ..transport.contents import Archive, ArchiveImage, ArchiveIndex, SavedImage, SavedIndex
 from ..transport.members import Sink, Source
 from ..transport.writing import Member
 from . import output, place
@@ -63,6 +63,21 @@ class CopyReport:
     sent: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What was asked for. `exactly`: the digest is to be kept."""
+
+    platform: str | None
+    everything: bool
+    referrers: bool
+    exactly: bool
+    look: bool | None
+
+    @property
+    def wanted(self) -> Platform | None:
+        return oci_platform.parse(self.platform) if self.platform else None
+
+
 def copy(
     volume: Volume,
     source: str,
@@ -75,24 +90,25 @@ def copy(
     referrers: bool = False,
     preserve_digests: bool = False,
     no_store: bool = False,
+    look: bool | None = None,
     say: Say = lambda layer, what: None,
     progress: Progress | None = None,
     **writing: Any,
 ) -> CopyReport:
     """Copy between two places (see `place`). Of an index one image is copied, that for `platform` or for this machine;
-    with `all_platforms` all of it. `socket`: of docker's engine. `writing`: as Ingest takes it. UsageError: the two do
-    not go together, or cannot keep what is asked for; else as pull, load, push and save. What is there already stays as
-    it is until all of the image has arrived."""
+    with `all_platforms` all of it. `socket`: of docker's engine. `look`: as `pull` has it; None: only where it goes to
+    the store. `writing`: as Ingest takes it. UsageError: the two do not go together, or cannot keep what is asked for;
+    else as pull, load, push and save. What is there already stays as it is until all of the image has arrived."""
     ends = place.parse(source), place.parse(destination, destination=True)
-    _check(*ends, platform, all_platforms, referrers, preserve_digests, no_store)
-    wanted = oci_platform.parse(platform) if platform else None
+    options = _Options(platform, all_platforms, referrers, preserve_digests, look)
+    _check(*ends, options, no_store)
     with contextlib.ExitStack() as stack:
         way = remote or stack.enter_context(Remote())
         if no_store:
             found = relay(
                 _end(way, ends[0]),
                 _end(way, ends[1], push=True),
-                platform=wanted,
+                platform=options.wanted,
                 everything=all_platforms,
                 referrers=referrers,
                 say=say,
@@ -103,40 +119,24 @@ def copy(
         reading_only = ends[0].kind == place.STORE and ends[1].kind != place.STORE
         purpose = f"copy {source} {destination}"
         lease = stack.enter_context(Lease(volume.catalog, volume.objects, purpose, reading=reading_only))
-        work = _Copy(
-            volume,
-            lease,
-            way,
-            socket,
-            wanted,
-            platform,
-            all_platforms,
-            referrers,
-            preserve_digests,
-            say,
-            progress,
-            writing,
-        )
+        work = _Copy(volume, lease, way, socket, options, say, progress, writing)
         return work.run(*ends)
 
 
 def _check(
     source: Place,
     target: Place,
-    platform: str | None,
-    all_platforms: bool,
-    referrers: bool,
-    preserve_digests: bool,
+    options: _Options,
     no_store: bool,
 ) -> None:
     """What cannot be, before anything is done."""
-    if platform and all_platforms:
+    if options.wanted and options.everything:
         raise UsageError("a platform and all of them exclude each other")
     if no_store and (source.kind, target.kind) != (place.DOCKER, place.DOCKER):
         raise UsageError("only what goes from docker:// to docker:// can go without the store")
-    if preserve_digests and target.kind in _LOSSY:
+    if options.exactly and target.kind in _LOSSY:
         raise UsageError("it has no place for the manifest, whose digest cannot be preserved", what=str(target))
-    if referrers:
+    if options.referrers:
         for one in (source, target):
             if one.kind not in _WITH_REFERRERS:
                 raise UsageError(
@@ -176,11 +176,7 @@ class _Copy:
         lease: Lease,
         way: Remote,
         socket: Path,
-        wanted: Platform | None,
-        platform: str | None,
-        everything: bool,
-        referrers: bool,
-        exactly: bool,
+        options: _Options,
         say: Say,
         progress: Progress | None,
         writing: dict[str, Any],
@@ -189,11 +185,8 @@ class _Copy:
         self._lease = lease
         self._way = way
         self._socket = socket
-        self._wanted = wanted
-        self._platform = platform
-        self._everything = everything
-        self._referrers = referrers
-        self._exactly = exactly
+        self._options = options
+        self._wanted = options.wanted
         self._say = say
         self._progress = progress
         self._writing = writing
@@ -207,7 +200,7 @@ class _Copy:
         self._check_whole(top, infos, source)
         if target.kind in _LOSSY and infos[top].media_type in media.INDEXES:
             raise UsageError("it has no place for an index", what=str(target), hint="without --all one image is copied")
-        if target.kind in _LAYOUTS and self._exactly and any(_is_dockers(info) for info in infos.values()):
+        if target.kind in _LAYOUTS and self._options.exactly and any(_is_dockers(info) for info in infos.values()):
             problem = "docker's manifests become OCI's in a layout, and their digests others"
             raise UsageError(problem, what=str(target), hint="dir: keeps them")
         media_type, digest, size = self._write(top, infos[top], source, target)
@@ -238,7 +231,7 @@ class _Copy:
 
     def _pull(self, name: Reference, tags: list[Reference]) -> Digest:
         registry = self._way.registry(name)
-        if tags and not self._everything:
+        if tags and not self._options.everything:
             # The name is to stand for the image alone, not for the index that it is in.
             documents = Documents(End(registry, name))
             chosen = documents.choose(documents.top(), self._wanted)
@@ -247,10 +240,11 @@ class _Copy:
             self._volume,
             registry,
             name,
-            platform=self._platform,
-            all_platforms=self._everything,
-            referrers=self._referrers,
+            platform=self._options.platform,
+            all_platforms=self._options.everything,
+            referrers=self._options.referrers,
             tags=tags or None,
+            look=bool(tags) if self._options.look is None else self._options.look,
             say=self._say,
             **self._writing | {"progress": self._progress},
         )
@@ -267,26 +261,25 @@ class _Copy:
         def read(opened: Source, sink: Sink | None, platform: Platform | None, everything: bool) -> Archive:
             archive = _one(source, opened, sink, platform, everything)
             arrived()
-            _give(archive, tags)
+            _give(archive, tags, source)
             return archive
 
         report = load(
             self._volume,
             where,
-            platform=self._platform,
-            all_platforms=self._everything,
+            platform=self._options.platform,
+            all_platforms=self._options.everything,
             read=read,
             held=self._lease,
             **self._writing | {"progress": self._progress},
         )
-        if len(report.tops) != 1:
-            raise BadInput(f"it has {len(report.tops)} images where one is expected", what=str(source))
-        return report.tops[0]
+        (top,) = report.tops
+        return top
 
     def _choose(self, top: Digest, source: Place) -> Digest:
         """The image of an index, unless all of it is to be copied."""
         with self._volume.catalog.read() as tx:
-            if self._everything or names.find_image(tx, top) is not None or not names.children(tx, top):
+            if self._options.everything or names.find_image(tx, top) is not None or not names.children(tx, top):
                 return top
             image = image_of(tx, top, self._wanted)
             if image is None:
@@ -325,7 +318,8 @@ class _Copy:
                 registry,
                 name,
                 source=top,
-                compression="none" if self._exactly else "gzip",
+                referrers=self._options.referrers,
+                compression="none" if self._options.exactly else "gzip",
                 writing=lambda: self._writing | {"progress": self._progress},
                 say=self._say,
                 progress=self._progress,
@@ -435,36 +429,47 @@ def _one(source: Place, opened: Source, sink: Sink | None, platform: Platform | 
     archive = reading.read(opened, sink, platform, everything)
     if archive.form == "oci":
         raise BadInput("no docker archive: it has no manifest.json", what=opened.what, hint="is it an oci-archive:?")
-    if source.kind == place.DAEMON:
-        return archive
     if source.label.startswith("@"):
         heads, number = archive.heads, int(source.label[1:])
         if number >= len(heads):
             raise NotFound(f"it has {len(heads)} images", what=str(source))
         return _only(archive, heads[number])
-    if source.name is None:
-        if len(archive.indexes) + len(archive.heads) > 1 and not (everything and len(archive.indexes) == 1):
-            problem = f"it has {len(archive.heads)} images, and none was chosen by its name"
-            raise BadInput(problem, what=str(source))
+    if source.kind == place.DAEMON or source.name is None:
         return archive
-    for index in archive.indexes:
-        if source.name in index.tags:
-            return archive
+    for entry in archive.indexes:
+        if source.name in entry.tags:
+            return _below(archive, entry)
     for image in archive.images:
         if source.name in image.tags:
             return _only(archive, image)
     raise NotFound(f"no image named {source.name.familiar()}", what=opened.what)
 
 
+def _below(archive: Archive, top: ArchiveIndex) -> Archive:
+    """An index and all that is below it, of an archive that has more."""
+    known = {entry.index.digest: entry for entry in archive.indexes}
+    wanted, queue = {top.index.digest}, [top]
+    while queue:
+        for child in queue.pop().index.manifests:
+            if child.digest not in wanted:
+                wanted.add(child.digest)
+                queue += [known[child.digest]] if child.digest in known else []
+    images = [one for one in archive.images if one.manifest is not None and one.manifest.digest in wanted]
+    return replace(archive, images=images, indexes=[entry for entry in archive.indexes if entry.index.digest in wanted])
+
+
 def _only(archive: Archive, image: ArchiveImage) -> Archive:
     return replace(archive, images=[replace(image, parent=None)], indexes=[])
 
 
-def _give(archive: Archive, tags: list[Reference]) -> None:
-    """Other names than those that it came with: for what is below nothing else."""
+def _give(archive: Archive, tags: list[Reference], source: Place) -> None:
+    """Other names than those that it came with, for what is below nothing else: one thing, or BadInput."""
     inside = {child.digest for entry in archive.indexes for child in entry.index.manifests}
-    for entry in archive.indexes:
-        entry.tags = [] if entry.index.digest in inside else [*tags]
-    for image in archive.images:
-        below = image.manifest is not None and image.manifest.digest in inside
-        image.tags = [] if below else [*tags]
+    tops: list[ArchiveImage | ArchiveIndex] = [one for one in archive.indexes if one.index.digest not in inside]
+    tops += [one for one in archive.heads if one.manifest is None or one.manifest.digest not in inside]
+    if len(tops) != 1:
+        raise BadInput(f"it has {len(tops)} images, and none was chosen by its name", what=str(source))
+    everything: list[ArchiveImage | ArchiveIndex] = [*archive.images, *archive.indexes]
+    for each in everything:
+        each.tags = []
+    tops[0].tags = [*tags]

@@ -234,7 +234,10 @@ class _Relay:
         if self._from.domain == self._to.domain and self._from.path != path and self._mounted(upload):
             self._say(short, f"Mounted from {self._from.path}")
             return 0
-        upload.run()
+        try:
+            upload.run()
+        except _Source as failure:
+            raise failure.error from None
         self._say(short, "Copied")
         return one.size
 
@@ -249,7 +252,7 @@ class _Relay:
         step = Step(self._progress, one.digest.hex[:12], one.size)
         hasher, at = one.digest.hasher(), 0
         with BlobDownload(self._source, self._from.path, one.digest, one.size, check=self._crew.check) as rest:
-            for piece in chunks(rest, _PIECE):
+            for piece in _blamed(chunks(rest, _PIECE)):
                 hasher.update(piece)
                 at += len(piece)
                 if at == one.size:
@@ -270,3 +273,18 @@ class _Relay:
 
     def _put(self, document: Manifest | Index, ref: str) -> None:
         put_document(self._target, self._to, document, ref)
+
+
+class _Source(Exception):
+    """The source has failed in the middle of an upload, which is not to take it for a trouble of its own."""
+
+    def __init__(self, error: CasstoreError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _blamed(pieces: Iterator[memoryview]) -> Iterator[memoryview]:
+    try:
+        yield from pieces
+    except CasstoreError as error:
+        raise _Source(error) from None
