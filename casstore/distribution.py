@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .digest import Digest
+from .errors import NotFound, RemoteFailure
 from .model import Progress
 
 if TYPE_CHECKING:
@@ -57,15 +58,21 @@ class Distribution:
         pack: str | None = None,
         say: Callable[[str, str], None] = lambda layer, what: None,
     ) -> PullReport:
-        """Pull an image from its registry. `referrers`: its signatures, SBOMs and the like too, to stay as long as it
-        does. `say` is told (layer, what became of it), from any thread."""
+        """Pull an image from its registry, or a mirror of that. `referrers`: its signatures, SBOMs and the like too, to
+        stay as long as it does. `say` is told (layer, what became of it), from any thread."""
         from .image.pull import pull
         from .oci.reference import parse
 
         name = parse(reference).or_latest()
         more = self._writing(pack) | {"platform": platform, "all_platforms": all_platforms, "referrers": referrers}
+        more |= {"say": say, "look": pack != "later"}
+        *mirrors, registry = remote.ways(name)
         with self._naming():
-            return pull(self.volume, remote.registry(name), name, say=say, look=pack != "later", **more)
+            for mirror in mirrors:
+                # What has come from one that fails need not come again from the next.
+                with contextlib.suppress(NotFound, RemoteFailure):
+                    return pull(self.volume, mirror, name, **more)
+            return pull(self.volume, registry, name, **more)
 
     def push(
         self,
@@ -82,8 +89,8 @@ class Distribution:
         index that is not all here, `platform` picks the image. Plain layers are compressed on the way: with "gzip" to
         the same bytes on every machine, those of docker push; with "zstd" to the same with one version of its library.
         What comes of it is kept for the next push, of gzip hardly more than its digest. "none": they stay plain.
-        `referrers`: what refers to it (signatures, SBOMs) goes along; plain layers stay plain then, for it refers to the
-        manifest as it is."""
+        `referrers`: what refers to it (signatures, SBOMs) goes along; plain layers stay plain then, for that refers to
+        the manifest as it is."""
         from .image.push import push
         from .oci.reference import parse
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,11 @@ def network_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def remote(plain_http: bool = False, *, max_rate: float = 0.0) -> Remote:
-    """The way to registries as this environment has it; closed when the command ends. `max_rate`: bytes a second."""
+def remote(
+    plain_http: bool = False, *, max_rate: float = 0.0, mirrors: Mapping[str, Sequence[str]] | None = None
+) -> Remote:
+    """The way to registries as this environment has it; closed when the command ends. `max_rate`: bytes a second;
+    `mirrors`: as Remote takes them."""
     from ..errors import Interrupted
     from ..image.remote import Remote
     from ..transport.http import Network
@@ -39,7 +42,7 @@ def remote(plain_http: bool = False, *, max_rate: float = 0.0) -> Remote:
         plain_http=plain_http,
         max_rate=max_rate,
     )
-    return click.get_current_context().with_resource(Remote(network, credential_files(), alive))
+    return click.get_current_context().with_resource(Remote(network, credential_files(), alive, mirrors=mirrors))
 
 
 def _either(name: str) -> str:

@@ -18,6 +18,7 @@ from .output import line
 @click.option("--all-platforms", is_flag=True, help="Take every platform of an index.")
 @click.option("--referrers", is_flag=True, help="Take what refers to it too: signatures, SBOMs.")
 @pack_option
+@click.option("--mirror", "mirrors", multiple=True, metavar="HOST", help="Ask this registry first; may be repeated.")
 @network_options
 @click.option("-q", "--quiet", "quiet", is_flag=True, help="Print the name only, and show no progress.")
 @click.argument("references", metavar="NAME[:TAG|@DIGEST]...", nargs=-1, required=True)
@@ -29,6 +30,7 @@ def pull(
     all_platforms: bool,
     referrers: bool,
     pack: str | None,
+    mirrors: tuple[str, ...],
     plain_http: bool,
     quiet: bool,
     references: tuple[str, ...],
@@ -47,7 +49,8 @@ def pull(
     names = [parse(reference) for reference in references]
     if all_tags and any(name.tag or name.digest for name in names):
         raise click.UsageError("tag can't be used with --all-tags/-a")
-    way, store, lock = remote(plain_http), app.open(), threading.Lock()
+    way = remote(plain_http, mirrors={name.domain: mirrors for name in names})
+    store, lock = app.open(), threading.Lock()
 
     def say(text: str) -> None:
         if not quiet:

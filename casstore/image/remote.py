@@ -3,7 +3,7 @@ a repository has."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -25,18 +25,22 @@ MAX_RESULTS = 100
 
 class Remote:
     """The way to registries. `network`: see there; `credentials`: files as docker's config.json and podman's auth.json,
-    in the order in which they are asked; `login` writes the first. `alive` is called while waiting, and may raise."""
+    in the order in which they are asked; `login` writes the first. `mirrors`: registry → those that are asked before it
+    when it is pulled from, and told whom they stand for. `alive` is called while waiting, and may raise."""
 
     def __init__(
         self,
         network: Network | None = None,
         credentials: Sequence[Path] = (),
         alive: Callable[[], None] = lambda: None,
+        *,
+        mirrors: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
+        self._mirrors = {domain_of(one): [*map(domain_of, hosts)] for one, hosts in (mirrors or {}).items()}
         self.http = Http(network, alive)
         self._credentials = CredentialStore(credentials)
         self._ways: dict[tuple[bool, Path | None], Http] = {(True, None): self.http}
-        self._registries: dict[tuple[str, Credential | None, bool, Http], Registry] = {}
+        self._registries: dict[tuple[str, str, Credential | None, bool, Http], Registry] = {}
 
     def close(self) -> None:
         """Let all connections go."""
@@ -54,11 +58,20 @@ class Remote:
     def registry(self, name: Reference, *, push: bool = False, access: Access = DEFAULT) -> Registry:
         """The registry of a reference; the same one, with what it has learnt, for all that may share it. `access`: how
         a plan says that it is to be reached."""
-        credential = access.credential or self._credentials.find(name.domain, name.path)
+        return self._at(name.domain, name, push, access)
+
+    def ways(self, name: Reference) -> list[Registry]:
+        """Where a reference may be pulled from, in this order: the mirrors of its registry, and that itself."""
+        mirrors = [self._at(host, name, False, DEFAULT) for host in self._mirrors.get(name.domain, ())]
+        return [*mirrors, self.registry(name)]
+
+    def _at(self, domain: str, name: Reference, push: bool, access: Access) -> Registry:
+        credential = access.credential or self._credentials.find(domain, name.path)
         http = self._way(access)
-        key = name.domain, credential, push, http
+        stands_for = name.domain if domain != name.domain else ""
+        key = domain, stands_for, credential, push, http
         if key not in self._registries:
-            self._registries[key] = Registry(http, name.domain, credential, push=push)
+            self._registries[key] = Registry(http, domain, credential, push=push, namespace=stands_for)
         return self._registries[key]
 
     def _way(self, access: Access) -> Http:
