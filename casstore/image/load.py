@@ -92,7 +92,7 @@ class _Layer:
     digest: Digest
     size: int
     media_type: str
-    files_size: int
+    files_size: int | None
 
 
 class _Load:
@@ -140,7 +140,7 @@ class _Load:
                 info = query.find_blob(tx, digest) if digest in named and digest is not None else None
                 if info is not None:
                     media_type = _layer_type(info.encoding)
-                    found[key] = _Layer(info.digest, info.size, media_type, info.files_size or 0)
+                    found[key] = _Layer(info.digest, info.size, media_type, info.files_size)
         return found
 
     def _layer(self, archive: Archive, ref: LayerRef, number: int) -> _Layer:
@@ -169,7 +169,7 @@ class _Load:
             )
         if ref.digest is not None and blob.digest != ref.digest:
             raise DigestMismatch(f"expected {ref.digest}, got {blob.digest}", what=what)
-        return _Layer(blob.digest, blob.size, _layer_type(blob.encoding), blob.files_size or 0)
+        return _Layer(blob.digest, blob.size, _layer_type(blob.encoding), blob.files_size)
 
     # -- the commit
 
@@ -188,7 +188,7 @@ class _Load:
             if manifest.digest not in inside:
                 tops.append(manifest.digest)
             if image.config is not None:
-                size = sum(self._layers[_key(layer)].files_size for layer in image.layers)
+                size = oci_image.total(self._layers[_key(layer)].files_size for layer in image.layers)
                 parent = str(image.parent) if image.parent else ""
                 rows.append(oci_image.image_row(manifest, image.config, size, parent))
                 ids.append(image.config_digest)
