@@ -114,9 +114,9 @@ def parents_of(tx: Tx, image: ImageRow) -> list[ImageRow]:
 def resolve(tx: Tx, text: str) -> Found:
     """The image that `text` means. NotFound `No such image: …`; AmbiguousPrefix names the candidates."""
     if reference.is_full_id(text):
-        found = _by_id(tx, Digest.sha256(bytes.fromhex(text.removeprefix("sha256:"))))
+        digest = Digest.parse(text if ":" in text else f"sha256:{text}")
+        found = _by_id(tx, digest)
         if found is None:
-            digest = Digest.sha256(bytes.fromhex(text.removeprefix("sha256:")))
             if names.is_live(tx, digest) and is_kept(tx, digest):
                 return _at(tx, digest, text)
             raise no_such_image(text)

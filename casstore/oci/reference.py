@@ -42,6 +42,7 @@ _REFERENCE = re.compile(rf"({_DOMAIN})/({_PATH})(?::({_TAG}))?(?:@({_DIGEST}))?"
 _TAG_ONLY = re.compile(_TAG)
 _IDENTIFIER = re.compile(r"[a-f0-9]{64}")
 _ALGORITHMS = ("sha256", "sha512")
+_FULL_ID = re.compile(r"(?:sha256:)?[a-f0-9]{64}|sha512:[a-f0-9]{128}")
 _ID_PREFIX = re.compile(r"(?:sha256:)?([a-f0-9]{1,64})")
 
 
@@ -143,8 +144,8 @@ def id_prefix(text: str) -> str | None:
 
 
 def is_full_id(text: str) -> bool:
-    """Is this 64 hex digits, with or without `sha256:`? Then it is an ID and never a name."""
-    return _IDENTIFIER.fullmatch(text.removeprefix("sha256:")) is not None
+    """Is this 64 hex digits, with or without `sha256:`, or `sha512:` and 128? Then it is an ID and never a name."""
+    return _FULL_ID.fullmatch(text) is not None
 
 
 def _parse(text: str) -> tuple[str, Reference | None]:

@@ -171,6 +171,8 @@ def test_id_prefixes() -> None:
     assert reference.is_full_id(HEX)
     assert reference.is_full_id(DIGEST)
     assert not reference.is_full_id(HEX[:-1])
+    assert reference.is_full_id(f"sha512:{HEX}{HEX}")
+    assert not reference.is_full_id(f"{HEX}{HEX}") and not reference.is_full_id(f"sha512:{HEX}")
 
 
 def test_bad_tag_for_a_repository() -> None:
