@@ -195,8 +195,8 @@ class _Selection:
         return info
 
     def take_referrers(self) -> None:
-        """Signatures and the like: what has an edge from what it is about, or stands in an index beside it; and what is
-        about these."""
+        """Signatures and the like: what has an edge from what it is about, as all that bring them here leave it (`load`
+        takes images only), or stands in an index beside it; and what is about these."""
         known: dict[Digest, list[Digest]] = {}
         queue = list(self.documents)
         for digest in queue:
