@@ -65,6 +65,16 @@ def children(content: Manifest | Index) -> list[Digest]:
     return list(dict.fromkeys(child.digest for child in content.children))
 
 
+def pressed(volume: Volume, one: Document) -> list[Digest]:
+    """The compressed forms of an image's plain layers, kept for its next push (image/pressed.py). Its manifest does not
+    tell of them; what is inside them does."""
+    layers = one.content.layers if isinstance(one.content, Manifest) else ()
+    plain = {layer.digest for layer in layers if media.layer_encoding(layer.media_type) == "identity"}
+    with volume.catalog.read() as tx:
+        forms = [info for digest in sorted(plain) for info in query.find_diffid(tx, digest)]
+    return [info.digest for info in forms if info.encoding != "identity"]
+
+
 def lacking(volume: Volume, one: Document) -> list[Digest]:
     """What a manifest needs and the store does not have. Of an index, any part may be here."""
     with volume.catalog.read() as tx:

@@ -265,7 +265,7 @@ class Rebuild:
 def relink(volume: Volume, one: documents.Document) -> None:
     """Write a manifest's edges to what is here, and its row in lists, anew. One that lacks something answers "missing":
     a load then brings it again together with what it lacks."""
-    wanted = documents.children(one.content)
+    wanted = [*documents.children(one.content), *documents.pressed(volume, one)]
     damage.relink(volume.catalog, one.digest, wanted, documents.row_of(volume, one))
     if documents.lacking(volume, one):
         protocol.mark_damaged(volume.catalog, [one.info])

@@ -299,3 +299,23 @@ def test_what_is_proved_is_sent_without_being_made_once_more(
     form = sample.digest(packed(layer))
     assert set(toy.blobs["a"]) == {image.id, form}
     assert made == [form]
+
+
+def test_a_catalog_made_anew_knows_whose_it_is(
+    toy: Toy, store_path: Path, remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"{toy.host}/a:1"
+    with api.open(store_path) as store:
+        image = loaded(store, tmp_path, name)
+        first = store.push(name, remote=remote)
+    (store_path / "catalog.sqlite").unlink()
+    with api.open(store_path, remake=True) as store:
+        store.check(repair=True)
+        with store.volume.catalog.read() as tx:
+            assert names.pins(tx) == []
+        monkeypatch.setattr("casstore.codec.fold.Fold.add", never)
+        assert store.push(name, remote=remote).digest == first.digest
+        list(store.remove([image.id], force=True))
+        store.gc(grace=0.0)
+        store.gc(grace=0.0)
+        assert list(store.blobs.ls()) == []
