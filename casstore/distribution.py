@@ -177,14 +177,21 @@ class Distribution:
         for this machine; `all_platforms`: all of it. `referrers`: between registries and the store, what refers to it
         too. `preserve_digests`: UsageError where the destination has no place for the manifest. `remote` None: a way
         to registries that knows no proxy and nobody's credentials; `socket` None: where docker's engine usually is."""
+        more: dict[str, Any] = {
+            "platform": platform,
+            "all_platforms": all_platforms,
+            "referrers": referrers,
+            "say": say,
+        }
+        if no_store:
+            return copy_streaming(source, destination, remote=remote, progress=self.progress, **more)
         from .image.copy import copy
         from .transport.engine import SOCKET
 
-        more = self._writing(pack) | {"platform": platform, "all_platforms": all_platforms, "referrers": referrers}
         more |= {"remote": remote, "socket": Path(socket or SOCKET), "preserve_digests": preserve_digests}
+        more["look"] = None if pack is None else pack != "later"
         with self._naming():
-            look = None if pack is None else pack != "later"
-            return copy(self.volume, source, destination, no_store=no_store, look=look, say=say, **more)
+            return copy(self.volume, source, destination, **more | self._writing(pack))
 
     # -- bundles
 
@@ -229,6 +236,27 @@ class Distribution:
         from .image.bundle_file import have
 
         return [(info.digest, info.size, info.diffid) for info in have(self.volume)]
+
+
+def copy_streaming(
+    source: str,
+    destination: str,
+    *,
+    remote: Remote | None = None,
+    platform: str | None = None,
+    all_platforms: bool = False,
+    referrers: bool = False,
+    say: Callable[[str, str], None] = lambda layer, what: None,
+    progress: Progress | None = None,
+) -> CopyReport:
+    """`Store.copy` with `no_store`, for which no store is needed."""
+    from .image.copy import stream
+    from .image.remote import Remote
+
+    more: dict[str, Any] = {"platform": platform, "all_platforms": all_platforms, "referrers": referrers, "say": say}
+    with contextlib.ExitStack() as stack:
+        way = remote or stack.enter_context(Remote())
+        return stream(source, destination, remote=way, progress=progress, **more)
 
 
 def plan_of(given: Plan | str | Path | Sequence[str]) -> Plan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from typing import Any
 
 import click
 
@@ -57,19 +58,23 @@ def copy(
             with lock:
                 line(f"{layer}: {what}")
 
-    report = app.open().copy(
-        source,
-        destination,
-        remote=remote(plain_http),
-        socket=_socket() if "docker-daemon" in (source.partition(":")[0], destination.partition(":")[0]) else None,
-        platform=platform,
-        all_platforms=all_platforms,
-        referrers=referrers,
-        preserve_digests=preserve_digests,
-        no_store=no_store,
-        pack=pack,
-        say=say,
-    )
+    more: dict[str, Any] = {"platform": platform, "all_platforms": all_platforms, "referrers": referrers, "say": say}
+    if no_store:
+        from ..distribution import copy_streaming
+        from .progress import for_terminal
+
+        progress = click.get_current_context().with_resource(for_terminal(quiet))
+        report = copy_streaming(source, destination, remote=remote(plain_http), progress=progress, **more)
+    else:
+        report = app.open().copy(
+            source,
+            destination,
+            remote=remote(plain_http),
+            socket=_socket() if "docker-daemon" in (source.partition(":")[0], destination.partition(":")[0]) else None,
+            preserve_digests=preserve_digests,
+            pack=pack,
+            **more,
+        )
     if form == "json":
         value = {
             "Source": report.source,

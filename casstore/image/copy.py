@@ -89,7 +89,6 @@ def copy(
     all_platforms: bool = False,
     referrers: bool = False,
     preserve_digests: bool = False,
-    no_store: bool = False,
     look: bool | None = None,
     say: Say = lambda layer, what: None,
     progress: Progress | None = None,
@@ -101,21 +100,9 @@ def copy(
     else as pull, load, push and save. What is there already stays as it is until all of the image has arrived."""
     ends = place.parse(source), place.parse(destination, destination=True)
     options = _Options(platform, all_platforms, referrers, preserve_digests, look)
-    _check(*ends, options, no_store)
+    _check(*ends, options)
     with contextlib.ExitStack() as stack:
         way = remote or stack.enter_context(Remote())
-        if no_store:
-            found = relay(
-                _end(way, ends[0]),
-                _end(way, ends[1], push=True),
-                platform=options.wanted,
-                everything=all_platforms,
-                referrers=referrers,
-                say=say,
-                progress=progress,
-            )
-            top = found.top
-            return CopyReport(source, destination, top.digest, top.media_type, len(top.raw), found.sent, found.sent)
         reading_only = ends[0].kind == place.STORE and ends[1].kind != place.STORE
         purpose = f"copy {source} {destination}"
         lease = stack.enter_context(Lease(volume.catalog, volume.objects, purpose, reading=reading_only))
@@ -123,17 +110,39 @@ def copy(
         return work.run(*ends)
 
 
-def _check(
-    source: Place,
-    target: Place,
-    options: _Options,
-    no_store: bool,
-) -> None:
+def stream(
+    source: str,
+    destination: str,
+    *,
+    remote: Remote,
+    platform: str | None = None,
+    all_platforms: bool = False,
+    referrers: bool = False,
+    say: Say = lambda layer, what: None,
+    progress: Progress | None = None,
+) -> CopyReport:
+    """Copy from registry to registry without a store. As `copy`; all digests are kept."""
+    ends = place.parse(source), place.parse(destination, destination=True)
+    if any(one.kind != place.DOCKER for one in ends):
+        raise UsageError("only what goes from docker:// to docker:// can go without the store")
+    options = _Options(platform, all_platforms, referrers, True, None)
+    _check(*ends, options)
+    top, sent = relay(
+        _end(remote, ends[0]),
+        _end(remote, ends[1], push=True),
+        platform=options.wanted,
+        everything=all_platforms,
+        referrers=referrers,
+        say=say,
+        progress=progress,
+    )
+    return CopyReport(source, destination, top.digest, top.media_type, len(top.raw), sent, sent)
+
+
+def _check(source: Place, target: Place, options: _Options) -> None:
     """What cannot be, before anything is done."""
     if options.wanted and options.everything:
         raise UsageError("a platform and all of them exclude each other")
-    if no_store and (source.kind, target.kind) != (place.DOCKER, place.DOCKER):
-        raise UsageError("only what goes from docker:// to docker:// can go without the store")
     if options.exactly and target.kind in _LOSSY:
         raise UsageError("it has no place for the manifest, whose digest cannot be preserved", what=str(target))
     if options.referrers:

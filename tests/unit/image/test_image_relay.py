@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -238,7 +239,7 @@ def test_indexes_without_end(source: Toy, target: Toy, opened: api.Store, remote
     assert target.manifests == {}
 
 
-def test_names_in_the_store(source: Toy, opened: api.Store, remote: Remote, tmp_path: Any) -> None:
+def test_names_in_the_store(source: Toy, opened: api.Store, remote: Remote, tmp_path: Path) -> None:
     """What passes through keeps its own name; what is brought gets the one that was asked for, for the image alone."""
     made = source.many("a", "1")
     opened.copy(f"docker://{source.host}/a:1", "store:mine:1", remote=remote)
@@ -252,11 +253,12 @@ def test_names_in_the_store(source: Toy, opened: api.Store, remote: Remote, tmp_
     assert (f"{source.host}/a", made[""]) in names and len(names) == 3
 
 
-def test_the_command(source: Toy, target: Toy, cas: Cas) -> None:
+def test_the_command(source: Toy, target: Toy, cas: Cas, store_path: Path) -> None:
     digest = add(source)
     ends = f"docker://{source.host}/a:1", f"docker://{target.host}/b:1"
     said = cas("copy", "--no-store", *ends).lines
     assert said[-1] == f"Digest: {digest}" and any(line.endswith(": Copied") for line in said)
+    assert not store_path.exists()
     (shown,) = cas("copy", "--format", "json", *ends).lines
     value = json.loads(shown)
     assert (value["Digest"], value["Source"], value["Destination"], value["Sent"]) == (digest, *ends, 0)
