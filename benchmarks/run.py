@@ -14,7 +14,7 @@ import signal
 import sys
 from pathlib import Path
 
-from runner import compressed, files, scale, space, speed
+from runner import compressed, files, remote, scale, space, speed
 from runner.bench import Bench, names_of
 from runner.process import Failed, run
 from runner.programs import Casstore, peers
@@ -33,6 +33,10 @@ JOBS = {
     "gc": scale.gc,
     "gzip": compressed.encoders,
     "mirror": compressed.mirror,
+    "pull": remote.pull,
+    "push": remote.push,
+    "sync": remote.sync,
+    "many": remote.many,
 }
 BESIDE_PEERS = {"load", "again", "save", "store", "export"}
 

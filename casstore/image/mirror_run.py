@@ -152,6 +152,7 @@ class Run:
             all_platforms=platform == "all",
             tags=[row.source] if row.source.tag else None,
             progress=self._watching,
+            look=False,  # gc does, when there is less to do
             **more,
             **self._writing,
         )
