@@ -365,7 +365,7 @@ class _Copy:
             except BrokenPipeError:
                 loading.wait()  # it says why
                 raise
-            loading.finish(self._volume.catalog.decided)
+            loading.finish()
 
     def _layout(self, top: Digest, target: Place) -> tuple[str, Digest, int]:
         """An OCI layout: a new archive, or into a folder that may have others."""

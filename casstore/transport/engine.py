@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -195,9 +195,8 @@ class Loading(_Pump):
     def fd(self) -> int:
         return self._in
 
-    def finish(self, decided: Callable[[], None] = lambda: None) -> None:
-        """All of it is written: wait for what the engine says. RemoteFailure."""
-        decided()
+    def finish(self) -> None:
+        """All of it is written: wait for what the engine says, which it also does where nobody waits. RemoteFailure."""
         self._whole = True
         self._close_yours()
         self.wait()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import signal
 import socketserver
 import tempfile
 import threading
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 import sample
-from running import Cas, Rows
+from running import Cas, Rows, Spawn
 
 from casstore import api
 from casstore.errors import (
@@ -303,6 +304,9 @@ class Engine:
     cut: int | None = None
     says: bytes = b'{"stream":"Loaded image: big:1\\n"}\r\n'
     refuse_at: int | None = None
+    stalls: str = ""
+    asked: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
     loaded: list[bytes] = field(default_factory=list)
 
 
@@ -314,20 +318,29 @@ def engine() -> Iterator[Engine]:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def wait(self, at: str) -> None:
+                if made.stalls == at:
+                    made.asked.set()
+                    made.ended.wait(60)
+
             def do_GET(self) -> None:
+                self.wait("get")
                 self.send_response(made.status)
                 self.send_header("Content-Length", str(len(made.archive)))
                 self.end_headers()
                 self.wfile.write(made.archive[: made.cut])
+                self.wait("body")
                 self.close_connection = True
 
             def do_POST(self) -> None:
+                self.wait("post")
                 body = bytearray()
                 while size := int(self.rfile.readline(), 16):
                     body += self.rfile.read(size)
                     self.rfile.readline()
                     if made.refuse_at is not None and len(body) > made.refuse_at:
                         break
+                self.wait("load")
                 made.loaded.append(bytes(body))
                 self.send_response(made.status)
                 self.send_header("Content-Length", str(len(made.says)))
@@ -350,9 +363,12 @@ def engine() -> Iterator[Engine]:
         with Server(str(made.socket), Handler) as server:
             thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
             thread.start()
-            yield made
-            server.shutdown()
-            thread.join()
+            try:
+                yield made
+            finally:
+                made.ended.set()
+                server.shutdown()
+                thread.join()
 
 
 def test_out_of_an_engine(opened: api.Store, engine: Engine) -> None:
@@ -436,6 +452,28 @@ def test_an_archive_that_breaks_off_is_not_loaded(held: api.Store, engine: Engin
     with pytest.raises(CasstoreError, match="broken"):
         held.copy("store:copied:1", "docker-daemon:other:2", socket=engine.socket)
     assert engine.loaded == []
+
+
+@pytest.fixture
+def docker_host(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{engine.socket}")
+
+
+@pytest.mark.parametrize("at", ["get", "body", "post", "load"])
+@pytest.mark.usefixtures("docker_host")
+def test_a_signal_ends_the_wait(held: api.Store, engine: Engine, rows: Rows, spawn: Spawn, at: str) -> None:
+    """Whatever the engine is at; and there is nothing left of it."""
+    engine.stalls = at
+    engine.archive, engine.cut = sample.docker_archive(BIG), 1 << 20
+    before = rows()
+    here, there = "store:copied:1", "docker-daemon:big:1"
+    with spawn("copy", *((there, "store:got:1") if at in ("get", "body") else (here, there))) as process:
+        assert engine.asked.wait(60)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, b"Error: interrupted\n")
+    assert rows() == before
+    assert held.gc(grace=0).totals.blobs_deleted == 0
 
 
 def test_no_engine(held: api.Store, cas: Cas, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
