@@ -13,6 +13,8 @@ from ..errors import Interrupted
 T = TypeVar("T")
 R = TypeVar("R")
 
+SMALL = 1 << 20
+"""Bytes that are not worth threads of their own."""
 _AGAIN = 0.05  # seconds
 
 
@@ -34,10 +36,15 @@ class Crew:
         if self._ended.is_set():
             raise Ended("given up")
 
-    def each(self, do: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """`do` for each item; the results in their order. The first failure is raised when all have ended."""
+    def each(self, do: Callable[[T], R], items: Sequence[T], *, size: int | None = None) -> list[R]:
+        """`do` for each item; the results in their order. The first failure is raised when all have ended. `size`:
+        bytes of all of it. What is small, or one thing only, is done by the thread that asks, unless that is the main
+        one, to which signals come: threads cost more than they save where others are at work beside."""
         if not items:
             return []
+        few = len(items) == 1 or (size is not None and size <= SMALL)
+        if few and threading.current_thread() is not threading.main_thread():
+            return [do(item) for item in items]
         # In the order in which they happened: what follows the first may be its work.
         failures: list[BaseException] = []
         working: set[object] = set()

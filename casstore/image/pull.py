@@ -142,7 +142,8 @@ class _Pull:
             self._say(digest.hex[:12], "Already exists" if digest in present else "Pulling fs layer")
         missing = sorted((digest for digest in wanted if digest not in found), key=lambda one: -wanted[one][0].size)
         self._lanes = max(1, self._registry.http.network.parallel // max(1, len(missing)))
-        for taken in self._crew.each(lambda digest: self._fetch(*wanted[digest]), missing):
+        size = sum(wanted[digest][0].size for digest in missing)
+        for taken in self._crew.each(lambda digest: self._fetch(*wanted[digest]), missing, size=size):
             found[taken.digest] = _Layer(taken.diffid, taken.files_size)
         self._check_diff_ids(found)
         return found

@@ -126,7 +126,7 @@ class _Push:
         for info in infos:
             self._say(_short(info), "Preparing")
         try:
-            sent = self._crew.each(self._blob, infos)
+            sent = self._crew.each(self._blob, infos, size=sum(info.size for info in infos))
             for document in self._documents:
                 if document is not self._top or self._about:
                     self._put(document, str(document.digest))
