@@ -135,7 +135,8 @@ def _alike(volume: Volume, there: dict[Digest, Digest | None], here: Container[D
     with volume.catalog.read() as tx:
         for digest, diffid in there.items():
             if digest not in here:
-                found.update(info.digest for info in query.find_diffid(tx, diffid or digest))
+                inside = diffid or digest
+                found.update([inside, *(info.digest for info in query.find_diffid(tx, inside))])
     return found - there.keys()
 
 
@@ -374,7 +375,8 @@ def _workers(tasks: int) -> int:
 
 
 def _base(info: BlobInfo) -> Base:
-    return Base(info.digest, info.size, info.diffid)
+    plain = info.digest if info.encoding == "identity" else None
+    return Base(info.digest, info.size, info.diffid or plain)
 
 
 def _carried(one: _Sent) -> Carried:

@@ -154,7 +154,7 @@ class _Load:
         """For bases that are not here: blobs with the same content, named, so that they stay."""
         with self._volume.catalog.read() as tx:
             other = {
-                base.digest: [info.digest for info in query.find_diffid(tx, base.diffid)]
+                base.digest: [base.diffid, *(info.digest for info in query.find_diffid(tx, base.diffid))]
                 for base in self._head.bases
                 if base.digest not in here and base.diffid is not None
             }
