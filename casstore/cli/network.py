@@ -16,10 +16,40 @@ if TYPE_CHECKING:
 
 
 def network_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """--plain-http, for what speaks to registries."""
-    return click.option(
-        "--plain-http", is_flag=True, help="Speak http, not https (registries on this machine may always do)."
-    )(function)
+    """--plain-http, --retries and --timeout, for what speaks to registries."""
+    options: dict[str, dict[str, Any]] = {
+        "--plain-http": {"is_flag": True, "help": "Speak http, not https (registries here may always do)."},
+        "--retries": {
+            "type": click.IntRange(0, 100),
+            "metavar": "N",
+            "help": "Tries after the first, of what fails in passing (5).",
+        },
+        "--timeout": {
+            "type": click.IntRange(1, 3600),
+            "metavar": "SECONDS",
+            "help": "To wait for a connection, and for a server that says nothing (20, 60).",
+        },
+    }
+    for name, given in reversed(options.items()):
+        hidden: dict[str, Any] = {} if "is_flag" in given else {"expose_value": False, "callback": _keep}
+        function = click.option(name, **given, **hidden)(function)
+    return function
+
+
+def _keep(context: click.Context, parameter: click.Parameter, value: int | None) -> None:
+    if value is not None:
+        context.meta[f"{__name__}.{parameter.name}"] = value
+
+
+def _patience() -> dict[str, Any]:
+    """What --retries and --timeout say of the network."""
+    meta = click.get_current_context().meta
+    found: dict[str, Any] = {}
+    if (retries := meta.get(f"{__name__}.retries")) is not None:
+        found["retries"] = retries
+    if (seconds := meta.get(f"{__name__}.timeout")) is not None:
+        found |= {"connect_timeout": seconds, "read_timeout": seconds}
+    return found
 
 
 def remote(
@@ -41,6 +71,7 @@ def remote(
         certificates=certificate_folders(),
         plain_http=plain_http,
         max_rate=max_rate,
+        **_patience(),
     )
     return click.get_current_context().with_resource(Remote(network, credential_files(), alive, mirrors=mirrors))
 

@@ -98,6 +98,7 @@ class Ingest:
         with volume.catalog.read() as tx:
             tables = Tables(volume.objects, self._spoilt)
             self._index = IndexSet(volume.objects, protocol.live_segments(tx), tables)
+        self._engines = threading.Semaphore(self._workers)  # each takes 100 MiB, and all of a core
         self._map = table.ChunkMap()
         self._lock = threading.Lock()
         self._shelf = PackShelf(volume.objects, lease, self._begin, chunk_digest=volume.file.chunk_digest)
@@ -216,7 +217,9 @@ class Ingest:
         elif self._pack == "now" and blob.encoding == "gzip" and packable(blob):
             try:
                 what = f"pack {str(blob.digest)[:19]}"
-                self.take_apart(RangeSource(staged), blob.digest, media_type=media_type, children=children, what=what)
+                with self._engines:
+                    source = RangeSource(staged)
+                    self.take_apart(source, blob.digest, media_type=media_type, children=children, what=what)
                 to = self._unproved
             except NoTrace as reason:
                 blob = replace(blob, pack_refused=rewrite.refusal(str(reason), engines_here(self._trace_limit)))
