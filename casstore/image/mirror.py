@@ -258,7 +258,7 @@ class Surveyor:
             if each.digest is not None:
                 row.status = self._status(tx, task, each.digest)
             yield task
-        yield from self._gone(tx, one, found)
+        yield from self._gone(one, found)
 
     def _task(self, one: _Repository, row: Row) -> Task:
         return Task(row, one.wanted, self._options.how(one.wanted))
@@ -281,12 +281,11 @@ class Surveyor:
             return SAME
         return CHANGED if here is not None or any(kept) else NEW
 
-    def _gone(self, tx: Tx, one: _Repository, found: list[_Found]) -> Iterable[Task]:
+    def _gone(self, one: _Repository, found: list[_Found]) -> Iterable[Task]:
         """What we took from the source once, and it has no longer. A tag that was named and never was there is a
         failure."""
         repository, choice = one.wanted.repository, one.wanted.choice
-        known = {tag.tag for tag in names.tags(tx, repository=repository.repository)}
-        known.update(self._state.below(f"{HERE}{repository}"))
+        known = set(self._state.below(f"{HERE}{repository}"))
         if one.target is not None:
             known.update(self._state.below(str(one.target)))
         if one.listed is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from casstore.image.remote import Remote
 from casstore.oci.reference import parse
 
 LAYER = sample.files({f"base{number}": sample.noise(number, 50_000) for number in range(8)})
+KILLS = int(os.environ.get("CASSTORE_TEST_KILLS", "3"))
+"""How often a mirror is killed: `CASSTORE_TEST_KILLS=20 pytest tests/interop/test_mirror.py -k killed`."""
 TAGS = ("1.0", "1.1", "1.2-alpine", "2.0", "latest")
 
 
@@ -105,7 +108,7 @@ def test_what_is_gone_is_taken_away(source: str, target: str, opened: api.Store,
         assert tags_of(target, "mine/app") == set(TAGS)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(KILLS))
 def test_killed_at_any_moment(source: str, target: str, cas: Cas, spawn: Spawn, seed: int) -> None:
     plan = [f"{source}/app", f"{source}/deep/er/db", f"{source}/many"]
     command = ("mirror", *plan, "--to", target, "--jobs", "3")

@@ -236,6 +236,7 @@ def test_prune(toy: Toy, target: Toy, opened: api.Store, remote: Remote, deletes
     plan, to = f"{toy.host}/a", target.host
     opened.mirror(plan, remote=remote, to=to)
     target.add("a", "theirs", image("theirs"))  # which no mirror put there
+    opened.tag(f"{toy.host}/a:3", f"{toy.host}/a:mine")  # nor this one here
     target.deletes = deletes
     for tag in ("1", "2"):
         del toy.manifests["a"][tag]
@@ -254,7 +255,7 @@ def test_prune(toy: Toy, target: Toy, opened: api.Store, remote: Remote, deletes
     assert left == {"3", "also-2", "theirs"} | kept
     warned = {row.source.tag for row in report.rows if row.warning}
     assert warned == kept
-    assert {one.tag for one in opened.images()} == {"3", "also-2"}
+    assert {one.tag for one in opened.images()} == {"3", "also-2", "mine"}
     assert opened.mirror(plan, remote=remote, to=to, prune=True).count(status="gone") == len(kept)
 
 
