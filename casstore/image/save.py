@@ -28,9 +28,11 @@ from ..transport.contents import SavedImage, SavedIndex
 from ..transport.writing import Content, Member, OpenBlob
 from ..upkeep.learn import learn
 from .content import protect, protect_below, read_document
+from .crew import Crew
 from .output import Folder, opened
 from .resolve import Found
 
+_WRITERS = 4  # one waits for the disk while others read and hash
 Plan = Callable[[Sequence[SavedImage], Sequence[SavedIndex]], list[Member]]
 """What the members of an archive, or of a folder, are."""
 FORMATS: dict[str, Plan] = {
@@ -64,27 +66,41 @@ def save(
 
 
 def save_into(volume: Volume, target: Digest, folder: Folder, plan: Plan, *, progress: Progress | None = None) -> None:
-    """Save what is below a manifest or index as files of a folder, the last of the plan last. What has a digest for its
-    name and lies there in its size is not written again."""
+    """Save what is below a manifest or index as files of a folder: the first and the last of the plan first and last,
+    all else between, several at once. What has a digest for its name and lies there in its size is not written
+    again, nor is what is there already as it should be."""
     with Lease(volume.catalog, volume.objects, "save", reading=True) as lease, Ahead() as ahead:
         source = _Saved(volume, lease, {target: ()}, ahead)
-        members = [member for member in source.plan(plan) if member.kind == tar.FILE]
-        missing = [member for member in members if not _is_content(member) or folder.size(member.name) != member.size]
-        source.order([member.source for member in missing if isinstance(member.source, Content)])
-        step = Step(progress, "save", sum(member.size for member in missing))
-        for member in missing:
-            folder.put(member.name, _counted(step, member, source.open), last=member is members[-1])
-        step.done()
+        first, *rest = [member for member in source.plan(plan) if member.kind == tar.FILE]
+        source.order([])
+        *rest, last = rest
+        missing = [one for one in rest if not _is_there(folder, one)]
+        missing.sort(key=lambda one: -one.size)
+        crew = Crew(_WRITERS)
+
+        def put(member: Member) -> None:
+            folder.put(member.name, _counted(member, source.open, progress, crew))
+
+        if not _is_there(folder, first):
+            put(first)
+        crew.each(put, missing, size=sum(one.size for one in missing))
+        if not _is_there(folder, last):
+            folder.put(last.name, writing.contents(last, source.open), last=True)
 
 
-def _counted(step: Step, member: Member, open_blob: OpenBlob) -> Iterator[Buffer]:
+def _is_there(folder: Folder, member: Member) -> bool:
+    if folder.size(member.name) != member.size:
+        return False
+    return isinstance(member.source, Content) or folder.read(member.name, member.size) == member.source
+
+
+def _counted(member: Member, open_blob: OpenBlob, progress: Progress | None, crew: Crew) -> Iterator[Buffer]:
+    step = Step(progress, member.name[-64:][:12], member.size)
     for buffer in writing.contents(member, open_blob):
+        crew.check()
         yield buffer
         step.advance(len(memoryview(buffer).cast("B")))
-
-
-def _is_content(member: Member) -> bool:
-    return isinstance(member.source, Content)
+    step.done()
 
 
 class _Saved:
