@@ -13,7 +13,7 @@ from sieges import SIEGES, besiege, rehearse
 REASON = tracing.unavailable()
 pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON)
 
-POINTS = 4
+POINTS = 3
 """Of each scenario, no two of one siege."""
 
 

@@ -1,6 +1,6 @@
 """Every fuzz target for a short while, two at a time; seeds and what was ever found, replayed without a fuzzer.
 
-FUZZ_SECONDS: for each target; 30 where CI is set, else 5. FUZZ_SEED: always the same one here, so that a change fails
+FUZZ_SECONDS: for each target; 15 where CI is set, else 5. FUZZ_SEED: always the same one here, so that a change fails
 for what it did only; `make fuzz` takes another each time.
 """
 
@@ -14,7 +14,7 @@ import fuzz
 import fuzz_seeds
 import pytest
 
-SECONDS = int(os.environ.get("FUZZ_SECONDS", "30" if os.environ.get("CI") else "5"))
+SECONDS = int(os.environ.get("FUZZ_SECONDS", "15" if os.environ.get("CI") else "5"))
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 PAIRS = [fuzz.TARGETS[i : i + 2] for i in range(0, len(fuzz.TARGETS), 2)]
 
