@@ -61,7 +61,7 @@ class Run:
         self._progress = progress
         self._writing = writing
         self._looked = 0.0
-        self._coming, self._going = Turns(self._alive), Turns(self._alive)
+        self._coming, self._going = Turns(self._alive, sure=True), Turns(self._alive, sure=True)
         self._stop = threading.Event()
         self._full = ""
         self._interrupted = self._killed = False
@@ -145,9 +145,10 @@ class Run:
         if self._options.referrers:
             more["referrers"] = True
         source = Reference(row.source.domain, row.source.path, digest=digest)
+        origin = self._remote.registry(row.source, access=task.wanted.access).part(self._coming)
         report = pull(
             self._volume,
-            self._remote.registry(row.source, access=task.wanted.access).part(self._coming),
+            origin,
             source,
             all_platforms=platform == "all",
             tags=[row.source] if row.source.tag else None,
@@ -160,6 +161,7 @@ class Run:
         here, there = task.keys
         if row.target is not None:
             registry = self._remote.registry(row.target, push=True).part(self._going)
+            registry.absent = origin.asked
             sent = push(
                 self._volume,
                 registry,

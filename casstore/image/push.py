@@ -21,7 +21,7 @@ from ..store import names, protocol
 from ..store.catalog import Tx
 from ..store.leases import Lease
 from ..store.volume import Volume
-from ..transport.blob_upload import BlobUpload
+from ..transport.blob_upload import AT_ONCE, BlobUpload
 from ..transport.registry import COSIGN, Registry, fallback_tag
 from .content import closure, read_document
 from .crew import Crew
@@ -251,14 +251,17 @@ class _Push:
         """One blob to where it is not yet; bytes sent. Never two of the same at once: the second finds it there."""
         with self._registry.turns.alone([info.digest]):
             sent = self._bring(info)
-        self._registry.places.setdefault(info.digest, self._name.path)
+        places = self._registry.places.setdefault(info.digest, [])
+        if self._name.path not in places:
+            places.append(self._name.path)
         return sent
 
     def _bring(self, info: BlobInfo) -> int:
         self._crew.check()
         self._lease.check()
         path = self._name.path
-        if self._registry.has_blob(path, info.digest):
+        absent = info.digest in self._registry.absent and info.size <= AT_ONCE
+        if self._registry.has(path, info.digest) or (not absent and self._registry.has_blob(path, info.digest)):
             self._say(_short(info), "Layer already exists")
             return 0
         with UploadNote(self._volume, self._name.domain, path, info) as note:
@@ -283,9 +286,8 @@ class _Push:
         """The repository that the blob was taken over from, "" for none."""
         with self._volume.catalog.read() as tx:
             sources = mounts(tx, info.digest, self._name)
-        place = self._registry.places.get(info.digest, self._name.path)
-        sources = [place, *sources] if place != self._name.path and place not in sources else sources
-        for source in sources[:MAX_MOUNTS]:
+        sources = [*self._registry.places.get(info.digest, ())[:1], *sources]
+        for source in [one for one in dict.fromkeys(sources) if one != self._name.path][:MAX_MOUNTS]:
             try:
                 if upload.mount(source):
                     return source

@@ -108,8 +108,12 @@ class Registry:
         self.http = http
         self.turns = Turns()
         """Who is at which blob."""
-        self.places: dict[Digest, str] = {}
-        """Repositories that blobs are in for certain: they were sent there, or found."""
+        self.places: dict[Digest, list[str]] = {}
+        """Repositories that blobs are in: they were sent there, or found."""
+        self.asked: set[Digest] = set()
+        """Of a part: blobs that were fetched."""
+        self.absent: set[Digest] = set()
+        """Blobs that are hardly there: those that are small are sent unasked."""
         self.domain = domain
         self.actions = "pull,push" if push else "pull"
         self._credential = credential
@@ -125,7 +129,12 @@ class Registry:
         one = copy.copy(self)
         one.http = self.http.part()
         one.turns = turns
+        one.asked, one.absent = set(), set()
         return one
+
+    def has(self, path: str, digest: Digest) -> bool:
+        """Is it known already that the repository has this blob?"""
+        return self.turns.sure and path in self.places.get(digest, ())
 
     # -- asking
 
@@ -304,6 +313,8 @@ class Registry:
 
     def open_blob(self, path: str, digest: Digest, start: int = 0, stop: int | None = None) -> Answer:
         """The answer that gives a blob's bytes: from `start` on, up to `stop` (206), or from its beginning (200)."""
+        if self.turns.sure:
+            self.asked.add(digest)
         asked = f"bytes={start}-{'' if stop is None else stop - 1}"
         headers = {"Range": asked} if start or stop is not None else {}
         answer = self.send("GET", f"/v2/{path}/blobs/{digest}", self._scopes(path), headers=headers)

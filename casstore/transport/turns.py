@@ -10,10 +10,12 @@ _LOOK = 0.2  # seconds between looks at whether the waiting makes sense still
 
 
 class Turns:
-    """What is being seen to now. `alive` is called while waiting, and may raise."""
+    """What is being seen to now. `alive` is called while waiting, and may raise. `sure`: what one of the tasks has
+    found or brought somewhere is there for the others too; they need not ask again."""
 
-    def __init__(self, alive: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, alive: Callable[[], None] = lambda: None, *, sure: bool = False) -> None:
         self._alive = alive
+        self.sure = sure
         self._changed = threading.Condition()
         self._taken: set[Hashable] = set()
 

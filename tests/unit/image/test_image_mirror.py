@@ -91,6 +91,7 @@ def test_all_arrives_and_a_second_run_costs_a_head_for_each_tag(
     assert {layer: toy.count("GET", layer) for layer in layers} == dict.fromkeys(layers, 1)
     sent = [one.query["digest"] for one in target.log if one.method == "PUT" and "digest" in one.query]
     assert len(sent) == len(set(sent)) and set(sent) >= layers
+    assert target.count("HEAD", "/blobs/") < len(report.rows)  # what just came, or just went, is not asked for
 
     toy.log.clear(), target.log.clear()
     again = opened.mirror(plan, remote=remote, to=f"{target.host}/m")
