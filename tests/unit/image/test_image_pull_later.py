@@ -98,3 +98,18 @@ def test_the_same_layer_comes_looked_into(toy: Toy, opened: api.Store, tmp_path:
     assert opened.blobs.inspect(layer)["ContentSize"] is None
     opened.gc()
     assert {one.size for one in opened.images()} == {SIZE}
+
+
+def test_verify_compares_what_is_inside(toy: Toy, opened: api.Store) -> None:
+    pulled(toy, opened)
+    assert opened.verify(f"{toy.host}/a:1").ok
+    other = sample.image("other", layers=[sample.files({"another": b"file"})])
+    content = sample.files({"wrong": b"content"})
+    toy.add("b", "1", sample.Image(other.config, (content,)))
+    with Remote() as remote:
+        opened.pull(f"{toy.host}/b:1", remote=remote, pack="later")
+    for _ in range(2):  # the second time from what gc has found out
+        told = [row.problem for row in opened.verify(f"{toy.host}/b:1").rows if row.problem]
+        (said,) = other.diff_ids
+        assert told == [f"it is {sample.digest(content)} inside, the config says {said}"]
+        opened.gc()
