@@ -263,7 +263,10 @@ class Handler(BaseHTTPRequestHandler):
     def manifest(self, name: str, ref: str, body: bytes) -> None:
         toy = self.server.toy
         if self.command == "PUT":
-            digest = sample.digest(body)
+            digest = digest_like(ref, body)
+            if ":" in ref and digest != ref:
+                self.error(400, "DIGEST_INVALID")
+                return
             missing = [one for one in blobs_of(body) if one not in toy.blobs.get(name, {})]
             missing += [one for one in children_of(body) if one not in toy.manifests.get(name, {})]
             if missing:
@@ -286,7 +289,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         headers = {"Content-Type": found[0]}
         if toy.says_digest:
-            headers["Docker-Content-Digest"] = sample.digest(found[1])
+            headers["Docker-Content-Digest"] = digest_like(ref, found[1])
         self.answer(200, found[1], headers)
 
     def delete(self, refs: dict[str, tuple[str, bytes]], ref: str, raw: bytes) -> None:
@@ -350,12 +353,18 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "PATCH":
             self.answer(202, b"", place | {"Range": f"0-{len(kept) - 1}"})
             return
-        if f"sha256:{hashlib.sha256(kept).hexdigest()}" != query.get("digest"):
+        if digest_like(query.get("digest", ""), kept) != query.get("digest"):
             self.error(400, "DIGEST_INVALID")
             return
         toy.blobs.setdefault(name, {})[query["digest"]] = bytes(kept)
         del toy.uploads[session]
         self.answer(201, b"", {"Docker-Content-Digest": query["digest"], "Location": "x"})
+
+
+def digest_like(other: str, data: bytes | bytearray) -> str:
+    """The digest of data, by the algorithm of another; of a tag: sha256."""
+    algorithm = "sha512" if other.startswith("sha512:") else "sha256"
+    return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
 
 
 def part_of_upload(count: int) -> Callable[[Handler], bool]:
@@ -447,18 +456,24 @@ class Toy:
         layers = [self.blob(name, pack(layer), kind) for layer in image.layers]
         return self.put(name, tag, {"mediaType": MANIFEST, "config": config, "layers": layers})
 
-    def blob(self, name: str, data: bytes, media_type: str = "application/octet-stream") -> dict[str, Any]:
+    def blob(
+        self, name: str, data: bytes, media_type: str = "application/octet-stream", algorithm: str = "sha256"
+    ) -> dict[str, Any]:
         """A blob; its descriptor."""
-        self.blobs.setdefault(name, {})[sample.digest(data)] = data
-        return {"mediaType": media_type, "digest": sample.digest(data), "size": len(data)}
+        digest = digest_like(f"{algorithm}:", data)
+        self.blobs.setdefault(name, {})[digest] = data
+        return {"mediaType": media_type, "digest": digest, "size": len(data)}
 
-    def put(self, name: str, tag: str, document: dict[str, Any], media_type: str = "") -> str:
+    def put(
+        self, name: str, tag: str, document: dict[str, Any], media_type: str = "", algorithm: str = "sha256"
+    ) -> str:
         """A manifest or index, whatever it says; its digest."""
         raw = json.dumps({"schemaVersion": 2} | document).encode()
         kind = media_type or document.get("mediaType", MANIFEST)
-        for ref in (tag, sample.digest(raw)):
+        digest = digest_like(f"{algorithm}:", raw)
+        for ref in (tag, digest):
             self.manifests.setdefault(name, {})[ref] = (kind, raw)
-        return sample.digest(raw)
+        return digest
 
     def many(self, name: str, tag: str) -> dict[str, str]:
         """An index of images for two platforms; architecture → digest of its manifest, "" → of the index."""

@@ -161,6 +161,8 @@ class _Selection:
         self.infos = infos
         self.blobs: dict[Digest, BlobInfo] = {}
         self.documents: dict[Digest, Manifest | Index] = {}
+        self.texts: set[Digest] = set()
+        """Documents and configs: what is read before the rest is there, and so carried as it is."""
         self.referrers: list[tuple[Digest, Digest]] = []
 
     def take(self, found: Found) -> None:
@@ -174,7 +176,10 @@ class _Selection:
         document = oci_manifest.parse(read_document(self._volume, info), str(digest), info.media_type, digest)
         self.blobs[digest] = info
         self.documents[digest] = document
+        self.texts.add(digest)
         if isinstance(document, Manifest):
+            if document.is_image:
+                self.texts.add(document.config.digest)
             for child in document.children:
                 self.blobs[child.digest] = self._known(child.digest)
             return
@@ -281,7 +286,7 @@ class _Create:
         loose = [
             info
             for info in self._send
-            if info.place.state == "loose" and packable(info) and info.digest not in self._selection.documents
+            if info.place.state == "loose" and packable(info) and info.digest not in self._selection.texts
         ]
         if not loose:
             return
@@ -359,14 +364,14 @@ class _Create:
         writer.add(Part.CHUNKS, stream.end())
 
     def _sent(self, info: BlobInfo, chunks: _Chunks) -> _Sent:
+        small = info.size <= bundle_format.MAX_DOCUMENT
+        if small and (info.place.state == "inline" or info.digest in self._selection.texts):
+            return _Sent(info, Kind.BYTES, read_document(self._volume, info))
         if info.place.state == "packed":
             record = self._volume.packs.record(info.digest, info.place)
             reading = Reading(self._volume, info)
             self._weight.add(reading.recipe)
             return _Sent(info, Kind.RECIPE, bytes(record), chunks.take(reading))
-        small = info.size <= bundle_format.MAX_DOCUMENT
-        if small and (info.place.state == "inline" or info.digest in self._selection.documents):
-            return _Sent(info, Kind.BYTES, read_document(self._volume, info))
         return _Sent(info, Kind.WHOLE)
 
 

@@ -154,10 +154,11 @@ class _Load:
         elif not ref.present:
             raise NotFound("layer is neither in the archive nor in the store", what=what)
         else:
+            other = ref.digest is not None and ref.digest.algorithm != "sha256"
             try:
                 blob = self._ingest.take(
                     RangeSource(archive.open(ref.path)),
-                    expect=ref.digest if ref.diff_id is None else None,
+                    expect=ref.digest if ref.diff_id is None or other else None,
                     inside=ref.diff_id is not None,
                     what=ref.path[-72:],
                 )
@@ -254,7 +255,7 @@ class _Load:
         for digest, (data, media_type, children) in self._documents.items():
             if digest in present:
                 continue
-            if len(data) <= INLINE:
+            if len(data) <= INLINE and digest.algorithm == "sha256":
                 self._ingest.take_small(data, media_type, children)
             else:
                 self._ingest.take(BytesSource(data), expect=digest, media_type=media_type, children=children)

@@ -384,7 +384,7 @@ class _Load:
             return
         children = tuple(came.children)
         if one.kind == Kind.BYTES:
-            if one.size <= INLINE:
+            if one.size <= INLINE and one.digest.algorithm == "sha256":
                 self._ingest.take_small(came.data, one.media_type, children)
             else:
                 self._ingest.take(

@@ -20,7 +20,7 @@ def image_row(manifest: Manifest, config: Config, size: int, parent: str = "") -
     else the config's own word."""
     return ImageRow(
         manifest.digest,
-        config.digest,
+        manifest.config.digest,  # which may be of another algorithm than that of a config as it was parsed
         config.created,
         min(size, (1 << 63) - 1),
         config.os,

@@ -142,6 +142,21 @@ def test_a_base_that_is_compressed_otherwise_there(opened: api.Store, other: api
     same(opened, other, tmp_path, "app:1")
 
 
+@pytest.mark.parametrize("collected", [False, True], ids=["loose", "after gc"])
+def test_a_config_that_is_larger_than_most(
+    opened: api.Store, other: api.Store, tmp_path: Path, collected: bool
+) -> None:
+    """It is read before the rest of the image is there."""
+    labels = {f"label {number}": "x" * 1000 for number in range(300)}
+    one = sample.image("wordy", ["wordy:1"], [layer("wordy")], config={"Labels": labels})
+    load(opened, sample.docker_archive(one), tmp_path)
+    if collected:
+        opened.gc()
+    opened.bundle(["wordy:1"], tmp_path / "bundle")
+    other.load_bundle(tmp_path / "bundle")
+    same(opened, other, tmp_path, "wordy:1")
+
+
 def write(path: Path, data: bytes) -> Path:
     path.write_bytes(data)
     return path
