@@ -346,6 +346,12 @@ def _old_bundle(place: Place) -> None:
         (place.out / "thin.bundle").write_bytes(b"what was there before")
 
 
+def _to_push(place: Place) -> None:
+    """Plain layers, which a push compresses."""
+    _one_image(place)
+    place.casstore("tag", "app:1", "registry.test/b:1")
+
+
 def _pinned_blob(place: Place) -> None:
     _one_image(place)
     place.casstore("blob", "put", "{inputs}/blob")
@@ -361,6 +367,8 @@ SCENARIOS = [
     Scenario("load later", _one_image, ("load", "--pack", "later", "-i", "{inputs}/next.tar")),
     Scenario("pull", _one_image, ("pull", "--referrers", "registry.test/a:1"), patch=SMALL, around=OFFLINE),
     Scenario("pull later", _one_image, ("pull", "--pack", "later", "registry.test/a:1"), patch=SMALL, around=OFFLINE),
+    Scenario("push", _to_push, ("push", "registry.test/b:1"), patch=SEGMENTS, around=OFFLINE),
+    Scenario("push zstd", _to_push, ("push", "--compression", "zstd", "registry.test/b:1"), around=OFFLINE),
     Scenario("gc pack", _loose, ("gc", "--grace", "0")),
     Scenario("gc gzip", _gzip, ("gc", "--grace", "0"), patch=SEGMENTS),
     Scenario("load gzip now", _gzip_comes, ("load", "--pack", "now", "-i", "{inputs}/gzip.tar")),
