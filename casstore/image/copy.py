@@ -8,7 +8,7 @@ long as the copy lasts, and left to gc. Only between two registries, and where t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,12 @@ from ..oci.reference import Reference
 from ..store import names, protocol
 from ..store.leases import Lease
 from ..store.volume import Volume
-from ..transport import directory, docker_archive, engine, oci_layout, reading, tar
+from ..transport import directory, docker_archive, engine, oci_layout, tar
 from ..transport.archive import LIMIT
-from ..transport.contents import Archive, ArchiveImage, ArchiveIndex, SavedImage, SavedIndex
+from ..transport.contents import Archive, SavedImage, SavedIndex
 from ..transport.members import Sink, Source
 from ..transport.writing import Member
-from . import output, place
+from . import output, pick, place
 from .content import protect_below, read_document
 from .load import load
 from .place import Place
@@ -39,7 +39,7 @@ from .pull import pull
 from .push import push
 from .relay import Documents, End, relay
 from .remote import Remote
-from .resolve import UNTAGGED, artifact, image_of, resolve
+from .resolve import UNTAGGED, artifact, resolve
 from .save import Plan, save, save_into
 
 Say = Callable[[str, str], None]
@@ -209,11 +209,17 @@ class _Copy:
         self._check_whole(top, infos, source)
         if target.kind in _LOSSY and infos[top].media_type in media.INDEXES:
             raise UsageError("it has no place for an index", what=str(target), hint="without --all one image is copied")
+        if target.kind in _LOSSY and not self._is_image(top):
+            raise UsageError("it has a place for images only", what=str(target))
         if target.kind in _LAYOUTS and self._options.exactly and any(_is_dockers(info) for info in infos.values()):
             problem = "docker's manifests become OCI's in a layout, and their digests others"
             raise UsageError(problem, what=str(target), hint="dir: keeps them")
         media_type, digest, size = self._write(top, infos[top], source, target)
         return CopyReport(str(source), str(target), digest, media_type, size, self._fetched, self._sent)
+
+    def _is_image(self, top: Digest) -> bool:
+        with self._volume.catalog.read() as tx:
+            return names.find_image(tx, top) is not None
 
     # -- into the store
 
@@ -268,9 +274,9 @@ class _Copy:
         arrived: Callable[[], None] = lambda: None,
     ) -> Digest:
         def read(opened: Source, sink: Sink | None, platform: Platform | None, everything: bool) -> Archive:
-            archive = _one(source, opened, sink, platform, everything)
+            archive = pick.one(source, opened, sink, platform, everything)
             arrived()
-            _give(archive, tags, source)
+            pick.rename(archive, tags, source)
             return archive
 
         report = load(
@@ -286,17 +292,32 @@ class _Copy:
         return top
 
     def _choose(self, top: Digest, source: Place) -> Digest:
-        """The image of an index, unless all of it is to be copied."""
-        with self._volume.catalog.read() as tx:
-            if self._options.everything or names.find_image(tx, top) is not None or not names.children(tx, top):
-                return top
-            image = image_of(tx, top, self._wanted)
-            if image is None:
-                return top  # an artifact
-            platform = self._wanted or oci_platform.host()
-            if oci_platform.rank(Platform(image.os, image.architecture, image.variant), platform) is None:
-                raise NotFound(f"no image for {platform} is in the store", what=str(source))
-            return image.manifest
+        """The image of an index, unless all of it is to be copied: the one that its registry would have given."""
+        infos = protect_below(self._volume, self._lease, [top])
+        if self._options.everything or infos[top].media_type not in media.INDEXES:
+            return top
+        wanted = self._wanted or oci_platform.host()
+        found = oci_platform.select(self._leaves(top, infos, set()), wanted)
+        if found is None:
+            raise NotFound(f"no matching manifest for {wanted} in the manifest list entries", what=str(source))
+        if found.digest not in infos:
+            hint = "pull it with --platform, or --all-platforms"
+            raise NotFound(f"its manifest for {wanted} is not in the store", what=str(source), hint=hint)
+        return found.digest
+
+    def _leaves(self, top: Digest, infos: dict[Digest, BlobInfo], seen: set[Digest]) -> Iterator[Descriptor]:
+        """The manifests of an index, here or not, and of the indexes in it that are here."""
+        seen.add(top)
+        for child in self._document(infos[top]).children:
+            info = infos.get(child.digest)
+            if info is None or info.media_type not in media.INDEXES:
+                yield child
+            elif child.digest not in seen:
+                yield from self._leaves(child.digest, infos, seen)
+
+    def _document(self, info: BlobInfo) -> Manifest | Index:
+        raw = read_document(self._volume, info)
+        return oci_manifest.parse(raw, str(info.digest), info.media_type or "", info.digest)
 
     def _check_whole(self, top: Digest, infos: dict[Digest, BlobInfo], source: Place) -> None:
         """All of an index, if it is one."""
@@ -308,9 +329,7 @@ class _Copy:
                 hint = "pull it with --all-platforms, or copy without --all"
                 raise NotFound(f"its manifest {digest} is not in the store", what=str(source), hint=hint)
             if info.media_type in media.INDEXES:
-                raw = read_document(self._volume, info)
-                found = oci_manifest.parse(raw, str(digest), info.media_type, digest)
-                queue += [one.digest for one in found.children]
+                queue += [one.digest for one in self._document(info).children]
 
     # -- out of the store
 
@@ -426,59 +445,3 @@ class _Copy:
 def _is_dockers(info: BlobInfo) -> bool:
     kind = info.media_type or ""
     return kind in media.INDEXES | media.MANIFESTS and media.to_oci(kind) != kind
-
-
-def _one(source: Place, opened: Source, sink: Sink | None, platform: Platform | None, everything: bool) -> Archive:
-    """The one image, or index, that is meant."""
-    if source.kind in (place.OCI, place.OCI_ARCHIVE, place.DIR):
-        opened.scan(sink)
-        if source.kind != place.DIR and opened.find(oci_layout.MARK) is None:
-            raise BadInput(f"no OCI layout: it has no file {oci_layout.MARK}", what=opened.what)
-        return oci_layout.Layout(opened, platform, everything).pick(source.label)
-    archive = reading.read(opened, sink, platform, everything)
-    if archive.form == "oci":
-        raise BadInput("no docker archive: it has no manifest.json", what=opened.what, hint="is it an oci-archive:?")
-    if source.label.startswith("@"):
-        heads, number = archive.heads, int(source.label[1:])
-        if number >= len(heads):
-            raise NotFound(f"it has {len(heads)} images", what=str(source))
-        return _only(archive, heads[number])
-    if source.kind == place.DAEMON or source.name is None:
-        return archive
-    for entry in archive.indexes:
-        if source.name in entry.tags:
-            return _below(archive, entry)
-    for image in archive.images:
-        if source.name in image.tags:
-            return _only(archive, image)
-    raise NotFound(f"no image named {source.name.familiar()}", what=opened.what)
-
-
-def _below(archive: Archive, top: ArchiveIndex) -> Archive:
-    """An index and all that is below it, of an archive that has more."""
-    known = {entry.index.digest: entry for entry in archive.indexes}
-    wanted, queue = {top.index.digest}, [top]
-    while queue:
-        for child in queue.pop().index.manifests:
-            if child.digest not in wanted:
-                wanted.add(child.digest)
-                queue += [known[child.digest]] if child.digest in known else []
-    images = [one for one in archive.images if one.manifest is not None and one.manifest.digest in wanted]
-    return replace(archive, images=images, indexes=[entry for entry in archive.indexes if entry.index.digest in wanted])
-
-
-def _only(archive: Archive, image: ArchiveImage) -> Archive:
-    return replace(archive, images=[replace(image, parent=None)], indexes=[])
-
-
-def _give(archive: Archive, tags: list[Reference], source: Place) -> None:
-    """Other names than those that it came with, for what is below nothing else: one thing, or BadInput."""
-    inside = {child.digest for entry in archive.indexes for child in entry.index.manifests}
-    tops: list[ArchiveImage | ArchiveIndex] = [one for one in archive.indexes if one.index.digest not in inside]
-    tops += [one for one in archive.heads if one.manifest is None or one.manifest.digest not in inside]
-    if len(tops) != 1:
-        raise BadInput(f"it has {len(tops)} images, and none was chosen by its name", what=str(source))
-    everything: list[ArchiveImage | ArchiveIndex] = [*archive.images, *archive.indexes]
-    for each in everything:
-        each.tags = []
-    tops[0].tags = [*tags]

@@ -15,7 +15,16 @@ from registry import Toy, serving
 from running import Cas, Rows
 
 from casstore import api
-from casstore.errors import BadInput, CasstoreError, Denied, DigestMismatch, LimitExceeded, NotFound, RemoteFailure
+from casstore.errors import (
+    BadInput,
+    CasstoreError,
+    Denied,
+    DigestMismatch,
+    LimitExceeded,
+    NotFound,
+    RemoteFailure,
+    UsageError,
+)
 from casstore.image.remote import Remote
 from casstore.oci.platform import host
 from casstore.transport.http import Network
@@ -83,6 +92,41 @@ def test_an_index_and_one_image_of_it(
     assert set(target.manifests["a"]) >= {made[""], made["amd64"], made["arm64"]}
     with pytest.raises(NotFound, match="no matching manifest for linux/s390x"):
         opened.copy(ends[0], f"{ends[1]}:none", platform="linux/s390x", **more)
+
+
+@THROUGH
+@pytest.mark.parametrize("first", ["x", "y"])
+def test_of_two_for_one_platform_the_first_is_taken(
+    source: Toy, target: Toy, opened: api.Store, remote: Remote, no_store: bool, first: str
+) -> None:
+    rows = []
+    for tag in (first, *({"x", "y"} - {first})):
+        layers = [sample.files({"which": tag.encode()})]
+        digest = source.add("a", tag, sample.image(tag, layers=layers, architecture="arm64"))
+        size = len(source.manifests["a"][digest][1])
+        platform = {"os": "linux", "architecture": "arm64"}
+        rows.append({"mediaType": registry.MANIFEST, "digest": digest, "size": size, "platform": platform})
+    source.put("a", "both", {"mediaType": registry.INDEX, "manifests": rows})
+    ends = f"docker://{source.host}/a:both", f"docker://{target.host}/a"
+    opened.copy(ends[0], f"{ends[1]}:all", remote=remote, no_store=no_store, all_platforms=True)
+    report = opened.copy(ends[0], f"{ends[1]}:one", remote=remote, no_store=no_store, platform="linux/arm64")
+    assert str(report.digest) == rows[0]["digest"]
+
+
+def test_what_is_no_image(source: Toy, opened: api.Store, remote: Remote, tmp_path: Path) -> None:
+    document = {
+        "mediaType": registry.MANIFEST,
+        "config": source.blob("a", b"{}", "application/vnd.oci.empty.v1+json"),
+        "layers": [source.blob("a", b"a chart", "application/x-chart")],
+    }
+    digest = source.put("a", "chart", document)
+    for target in ("store:chart:1", f"dir:{tmp_path}/dir", f"oci:{tmp_path}/oci:1", f"oci-archive:{tmp_path}/a.tar"):
+        assert str(opened.copy(f"docker://{source.host}/a:chart", target, remote=remote).digest) == digest
+    for target in (f"docker-archive:{tmp_path}/d.tar", "docker-daemon:a:1"):
+        with pytest.raises(UsageError, match="it has a place for images only"):
+            opened.copy("store:chart:1", target)
+    for place in (f"dir:{tmp_path}/dir", f"oci:{tmp_path}/oci", f"oci-archive:{tmp_path}/a.tar"):
+        assert str(opened.copy(place, "store:again:1").digest) == digest
 
 
 @THROUGH
