@@ -436,6 +436,9 @@ class _Copy:
         with output.Folder(target.path, self._volume.catalog.decided) as folder:
             found = folder.names()
             _check_folder(target, found)
+            if found:
+                version = folder.read(directory.VERSION, 256)
+                directory.check_version(version or b"", str(target.path / directory.VERSION))
             save_into(self._volume, top, folder, plan, progress=self._progress)
             for name in found:
                 if name not in wanted and directory.is_ours(name):

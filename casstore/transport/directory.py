@@ -45,8 +45,7 @@ class Directory(Folder):
         super().scan(sink)
         if self.find(VERSION) is None or self.find(MANIFEST) is None:
             raise BadInput(f"no image folder: it has no {VERSION} or no {MANIFEST}", what=self.what)
-        if not _VERSION.fullmatch(self.read(VERSION, 256)):
-            raise BadInput("unknown version", what=f"{self.what}: {VERSION}")
+        check_version(self.read(VERSION, 256), f"{self.what}: {VERSION}")
         raw = self.read(MANIFEST, MAX_DOCUMENT)
         top = oci_manifest.parse(raw, f"{self.what}: {MANIFEST}")
         for name, member in list(self.members.items()):
@@ -84,6 +83,12 @@ def plan(images: Sequence[SavedImage], indexes: Sequence[SavedIndex], top: Diges
         for layer in image.manifest.layers:
             members[_hex(layer.digest)] = Member(_hex(layer.digest), tar.FILE, layer.size, 0, Content(layer.digest))
     return [*members.values(), *last]
+
+
+def check_version(raw: bytes, what: str) -> None:
+    """BadInput unless this is the version file of such a folder, and one that we know."""
+    if not _VERSION.fullmatch(raw):
+        raise BadInput("unknown version", what=what)
 
 
 def digest_of(name: str) -> Digest | None:

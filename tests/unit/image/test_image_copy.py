@@ -127,6 +127,11 @@ def test_what_is_there_is_not_written_over(held: api.Store, tmp_path: Path) -> N
     for kind in ("oci", "dir"):
         with pytest.raises(Conflict, match="is neither empty nor has it a file"):
             held.copy("store:copied:1", f"{kind}:{tmp_path}/full")
+    (tmp_path / "full" / "version").write_text("Version 3 of the letter")
+    (tmp_path / "full" / "manifest.json").write_text("mine")
+    with pytest.raises(BadInput, match="unknown version"):
+        held.copy("store:copied:1", f"dir:{tmp_path}/full")
+    assert (tmp_path / "full" / "manifest.json").read_text() == "mine"
     held.copy("store:copied:1", f"docker-archive:{tmp_path}/a.tar")
     with pytest.raises(Conflict, match="cannot be added to a docker archive"):
         held.copy("store:copied:1", f"docker-archive:{tmp_path}/a.tar")
@@ -139,7 +144,7 @@ def test_what_is_there_is_not_written_over(held: api.Store, tmp_path: Path) -> N
     with pytest.raises(BadInput, match="invalid JSON"):
         held.copy("store:copied:1", f"oci:{tmp_path}/layout:v2")
     assert (tmp_path / "layout" / "index.json").read_text() == "["
-    assert sorted(one.name for one in (tmp_path / "full").iterdir()) == ["letter"]
+    assert sorted(one.name for one in (tmp_path / "full").iterdir()) == ["letter", "manifest.json", "version"]
 
 
 # -- folders
