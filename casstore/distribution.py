@@ -136,7 +136,8 @@ class Distribution:
         path = Path(state) if state else self.root / "mirror" / mirror_state.name_of(options.to)
         wanted = plan_of(plan)
         catalog = self._site.catalog
-        catalog.on_final = None  # each image is decided by itself: a signal is never too late for the others
+        # Each image is decided by itself: a signal is never too late for the others.
+        decided, catalog.on_final = catalog.on_final, None
         kept = mirror_state.State(path, write=not dry_run)
         try:
             tasks = mirrors.Surveyor(catalog, remote, kept, options).run(wanted)
@@ -153,6 +154,7 @@ class Distribution:
                     run = mirror_run.Run(self.volume, remote, kept, options, doing, **writing)
                     run.run(tasks, executor or Threads(jobs), say)
         finally:
+            catalog.on_final = decided
             kept.close()
         return report
 
