@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..digest import Digest
-from ..errors import BadInput, DigestMismatch, NotFound
+from ..errors import BadInput, DigestMismatch, NotFound, OutOfSpace
 from ..flow.ingest import INLINE, Ingest, Taken
 from ..flow.source import BytesSource, Chained, RangeSource, Source
 from ..model import ImageRow, Progress
@@ -143,6 +143,8 @@ class _Pull:
         missing = sorted((digest for digest in wanted if digest not in found), key=lambda one: -wanted[one][0].size)
         self._lanes = max(1, self._registry.http.network.parallel // max(1, len(missing)))
         size = sum(wanted[digest][0].size for digest in missing)
+        if size > (free := self._volume.objects.free()):
+            raise OutOfSpace(f"its layers take {size} bytes, only {free} are free", what=self._name.familiar())
         for taken in self._crew.each(lambda digest: self._fetch(*wanted[digest]), missing, size=size):
             found[taken.digest] = _Layer(taken.diffid, taken.files_size)
         self._check_diff_ids(found)
@@ -163,8 +165,10 @@ class _Pull:
                 problem = f"filesystem layer verification failed for digest {digest}: {error.message}"
                 raise DigestMismatch(problem) from None
             return self._fetch(descriptor, diff_id)  # what had come before has rotted, or was wrong: all of it again
-        except BaseException:
-            if part is not None:
+        except BaseException as error:
+            if part is not None and isinstance(error, OutOfSpace):
+                part.drop()  # the room is worth more
+            elif part is not None:
                 part.close()
             raise
         self._fetched += descriptor.size - begun

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from running import Spawn
 
 from casstore import api
 from casstore.digest import Digest
-from casstore.errors import RemoteFailure
+from casstore.errors import OutOfSpace, RemoteFailure
 from casstore.image.remote import Remote
 from casstore.store.transfers import Transfers
 from casstore.transport.http import Network
@@ -169,3 +170,13 @@ def test_notes(opened: api.Store) -> None:
         note.drop()
     with transfers.note("localhost/a@x") or pytest.fail("no note") as note:
         assert note.read() == b""
+
+
+def test_more_than_the_disk_holds_is_not_begun(toy: Toy, opened: api.Store, remote: Remote) -> None:
+    document = json.loads(toy.manifests["a"]["1"][1])
+    document["layers"][0]["size"] = 1 << 60
+    toy.put("a", "huge", document)
+    toy.log.clear()
+    with pytest.raises(OutOfSpace, match=f"its layers take {1 << 60} bytes"):
+        opened.pull(f"{toy.host}/a:huge", remote=remote)
+    assert ranges(toy) == []
