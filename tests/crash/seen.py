@@ -120,7 +120,7 @@ def _names(tx: Tx, changing: set[Digest]) -> tuple[Rows, Rows, Rows, Rows, Rows]
         sorted(
             hidden(
                 tx.rows(
-                    "SELECT b.digest, i.config, i.size, i.os, i.architecture, i.parent"
+                    "SELECT b.digest, i.config, i.os, i.architecture, i.parent"
                     " FROM image i JOIN blob b ON b.id = i.manifest"
                     " WHERE b.id IN (SELECT target FROM tag) OR b.digest IN (SELECT digest FROM pin)"
                 )
