@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from ..codec import compression
 from ..digest import Digest
@@ -84,13 +85,24 @@ class Inside:
             self._pieces[0] = piece[size:]
             return piece[:size]
 
+    def _see(self, data: bytes) -> None:
+        """What was inflated: hashed while the next is."""
+        self._digest.update(data)
+        self._scanner.feed(data)
+        self.size += len(data)
+
     def _run(self) -> None:
         try:
             stream = compression.open_stream(self, self._limit)
-            while data := stream.read(1 << 20):
-                self._digest.update(data)
-                self._scanner.feed(data)
-                self.size += len(data)
+            with ThreadPoolExecutor(1, thread_name_prefix="inside") as beside:
+                before: Future[None] | None = None
+                while data := stream.read(1 << 20):
+                    this = beside.submit(self._see, data)
+                    if before is not None:
+                        before.result()
+                    before = this
+                if before is not None:
+                    before.result()
             self._scanner.finish()
             self.known = True
         except BaseException as error:
