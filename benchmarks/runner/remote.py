@@ -192,7 +192,7 @@ def push(bench: Bench) -> None:
                     shutil.rmtree(store / "cache", ignore_errors=True)
                 for one in short:
                     run(_casstore(bench, store, "tag", f"{source}/{one}", f"{host}/{one}"))
-                return [_casstore(bench, store, "push", "-q", f"{host}/{one}") for one in short]
+                return [_casstore(bench, store, "push", "-q", *(f"{host}/{one}" for one in short))]
 
             return prepare
 

@@ -24,7 +24,7 @@ from .output import line
 )
 @network_options
 @click.option("-q", "--quiet", "quiet", is_flag=True, help="Print the name only, and show no progress.")
-@click.argument("reference", metavar="NAME[:TAG]")
+@click.argument("references", metavar="NAME[:TAG]...", nargs=-1, required=True)
 @pass_app
 def push(
     app: App,
@@ -34,9 +34,9 @@ def push(
     compression: str,
     plain_http: bool,
     quiet: bool,
-    reference: str,
+    references: tuple[str, ...],
 ) -> None:
-    """Push an image, or with -a a repository, to its registry.
+    """Push images, or with -a whole repositories, to their registries.
 
     Blobs that the registry has are not sent; the name there is moved last.
     """
@@ -45,10 +45,10 @@ def push(
 
     keep_freed()
     app.quiet = quiet = app.quiet or quiet
-    name = parse(reference)
-    if all_tags and (name.tag or name.digest):
+    names = [parse(reference) for reference in references]
+    if all_tags and any(name.tag or name.digest for name in names):
         raise click.UsageError("tag can't be used with --all-tags/-a")
-    if name.digest is not None:
+    if any(name.digest is not None for name in names):
         raise UsageError("cannot push a digest reference")
     way, store, lock = remote(plain_http), app.open(), threading.Lock()
 
@@ -57,24 +57,25 @@ def push(
             with lock:
                 line(text)
 
-    wanted = [name.or_latest()]
-    if all_tags:
-        wanted = [parse(f"{one.repository}:{one.tag}") for one in store.images(name.familiar_name) if one.tag]
-        wanted = [one for one in dict.fromkeys(wanted) if one.repository == name.repository]
-        if not wanted:
-            raise NotFound(f"An image does not exist locally with the tag: {name.familiar_name}")
-    elif wanted[0] != name:
-        say(f"Using default tag: {wanted[0].tag}")
-    say(f"The push refers to repository [{name.repository}]")
-    for one in wanted:
-        report = store.push(
-            str(one),
-            remote=way,
-            platform=platform,
-            referrers=referrers,
-            compression=compression,
-            say=lambda layer, what: say(f"{layer}: {what}"),
-        )
-        say(f"{one.tag}: digest: {report.digest} size: {report.size}")
-    if quiet:
-        line(name.repository if all_tags else str(wanted[0]))
+    for name in names:
+        wanted = [name.or_latest()]
+        if all_tags:
+            wanted = [parse(f"{one.repository}:{one.tag}") for one in store.images(name.familiar_name) if one.tag]
+            wanted = [one for one in dict.fromkeys(wanted) if one.repository == name.repository]
+            if not wanted:
+                raise NotFound(f"An image does not exist locally with the tag: {name.familiar_name}")
+        elif wanted[0] != name:
+            say(f"Using default tag: {wanted[0].tag}")
+        say(f"The push refers to repository [{name.repository}]")
+        for one in wanted:
+            report = store.push(
+                str(one),
+                remote=way,
+                platform=platform,
+                referrers=referrers,
+                compression=compression,
+                say=lambda layer, what: say(f"{layer}: {what}"),
+            )
+            say(f"{one.tag}: digest: {report.digest} size: {report.size}")
+        if quiet:
+            line(name.repository if all_tags else str(wanted[0]))
