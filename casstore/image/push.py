@@ -4,6 +4,9 @@ are mounted; manifests come after their blobs, indexes after their manifests, th
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -99,6 +102,7 @@ class _Push:
         self._say = say
         self._progress = progress
         self._crew = Crew(registry.http.network.parallel, registry.http.wake)
+        self._engines = threading.Semaphore(len(os.sched_getaffinity(0)))
         self._cosign: dict[str, Digest] = {}  # tags of the repository here that tell about something else
         target, self._infos = self._protect(source, referrers)
         self._documents: list[Manifest | Index] = []  # each after what is below it
@@ -274,13 +278,21 @@ class _Push:
                 check=self._crew.check,
                 remember=note.write,
             )
-            mounted = ""
+            sent, mounted = 0, ""
             if not upload.resume(note.location):
                 mounted = self._mount(info, upload)
-            sent = 0 if mounted else upload.run()
+            if not mounted:
+                # What must be made again takes a core and some 200 MiB: no more of it at once than there are cores.
+                with self._engines if self._must_be_made(info) else contextlib.nullcontext():
+                    sent = upload.run()
             note.drop()
         self._say(_short(info), f"Mounted from {mounted}" if mounted else "Pushed")
         return sent
+
+    def _must_be_made(self, info: BlobInfo) -> bool:
+        if info.place.state != "packed" or info.encoding == "identity":
+            return False
+        return self._volume.cache.find(info.digest, info.size) is None
 
     def _mount(self, info: BlobInfo, upload: BlobUpload) -> str:
         """The repository that the blob was taken over from, "" for none."""
