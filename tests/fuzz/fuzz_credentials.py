@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from casstore.errors import BadInput, CasstoreError, NotFound
 from casstore.transport import credentials
@@ -42,9 +43,6 @@ class _Programs:
         return subprocess.CompletedProcess(command, code, said, b"")
 
 
-credentials.subprocess = _Programs  # type: ignore[assignment,attr-defined]
-
-
 def file(content: bytes) -> Path:
     if not _folder:
         shm = "/dev/shm" if Path("/dev/shm").is_dir() else None
@@ -62,8 +60,12 @@ def refused(error: CasstoreError) -> None:
 
 
 def one(data: bytes) -> None:
-    if not data:
-        return
+    if data:
+        with mock.patch.object(credentials, "subprocess", _Programs):
+            _one(data)
+
+
+def _one(data: bytes) -> None:
     flags, rest = data[0], data[1:]
     if flags & HELPER:
         _answer[0] = int(bool(flags & FAILED)), rest
