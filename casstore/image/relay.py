@@ -45,7 +45,7 @@ class Relayed(NamedTuple):
 
 
 class Documents:
-    """Manifests and indexes of a repository, each fetched once, verified and bounded."""
+    """Manifests and indexes of a repository, verified and bounded."""
 
     def __init__(self, end: End) -> None:
         self._registry, self._name = end

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..codec.gzip import LIMIT
+from ..digest import Digest
 from ..errors import Damaged, NotFound
 from ..model import BlobInfo, Progress
 from ..store import collector, protocol, query
@@ -163,6 +164,10 @@ class _Run:
         self._rotten: Damaged | None = None
         self._looked = False
 
+    def _is_here(self, digest: Digest) -> bool:
+        with self._volume.catalog.read() as tx:
+            return query.find_blob(tx, digest) is not None
+
     def _learn(self) -> None:
         """What packing has not found out, of what came without being looked into."""
         learn.learn(
@@ -199,8 +204,7 @@ class _Run:
             records.merge_segments(volume, segments)
         self._collect()
         volume.cache.sweep()
-        with volume.catalog.read() as tx:
-            volume.transfers.sweep(lambda digest: query.find_blob(tx, digest) is not None)
+        volume.transfers.sweep(self._is_here)
         plan = Plan(garbage, blobs, worn, fine, metadata, segments)
         volume.catalog.checkpoint()
         totals.packs_left = left
